@@ -1,0 +1,88 @@
+"""hubedit: change what a Hugging Face model knows, and prove exactly what you changed.
+
+The public names below resolve when they are first used, so that `import hubedit` loads nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hubedit.artifacts import cache_home
+    from hubedit.errors import (
+        CollapseError,
+        ConfigError,
+        DeltaError,
+        HubEditError,
+        HubError,
+        MethodError,
+        RequestError,
+        UnsupportedModelError,
+    )
+    from hubedit.hookspecs import Endpoint, hookimpl
+    from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
+    from hubedit.requests import FactEdit, ProbePrompt, Row
+    from hubedit.run import apply, load
+    from hubedit.updates import LowRank, Replace, Sparse, Update
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "artifacts": ("cache_home",),
+    "errors": (
+        "CollapseError",
+        "ConfigError",
+        "DeltaError",
+        "HubEditError",
+        "HubError",
+        "MethodError",
+        "RequestError",
+        "UnsupportedModelError",
+    ),
+    "hookspecs": ("Endpoint", "hookimpl"),
+    "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
+    "requests": ("FactEdit", "ProbePrompt", "Row"),
+    "run": ("apply", "load"),
+    "updates": ("LowRank", "Replace", "Sparse", "Update"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CollapseError",
+    "Config",
+    "ConfigError",
+    "Corpus",
+    "DeltaError",
+    "EditableModel",
+    "Endpoint",
+    "FactEdit",
+    "HubEditError",
+    "HubError",
+    "LowRank",
+    "Method",
+    "MethodError",
+    "ProbePrompt",
+    "Replace",
+    "RequestError",
+    "Row",
+    "RunContext",
+    "Sparse",
+    "UnsupportedModelError",
+    "Update",
+    "apply",
+    "cache_home",
+    "hookimpl",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'hubedit' has no attribute {name!r}")
+    return getattr(import_module(f"hubedit.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

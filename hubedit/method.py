@@ -1,0 +1,223 @@
+"""What an author of a method subclasses, and what a method is handed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hubedit.errors import ConfigError, near_misses
+from hubedit.requests import Row, first_problem
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from hubedit.layouts import Layout
+    from hubedit.updates import Update
+
+Kind = Literal["edit", "unlearn"]
+Assurance = Literal["exact", "certified", "approximate", "guardrail"]
+
+
+class Config(BaseModel):
+    """A method's settings: typed, documented by `Field(description=…)`, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> Any:
+        """Validate settings as they come from a recipe or from `--set`.
+
+        Raises:
+            ConfigError: a key is unknown (near misses are named) or a value has the wrong type.
+        """
+        for key in settings:
+            if key not in cls.model_fields:
+                raise ConfigError(f"unknown setting {key!r}; {near_misses(key, cls.model_fields)}")
+        try:
+            return cls.model_validate(dict(settings))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ConfigError(
+                f"setting {first_problem(error)} (it was {problem.get('input')!r})"
+            ) from error
+
+
+class ProgressBar(Protocol):
+    """One bar of progress."""
+
+    def advance(self, steps: int = 1, **figures: float) -> None:
+        """Move on by `steps`, showing figures such as `loss=0.3` beside the bar."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Plain texts that stand for what the model was trained on.
+
+    `source` says in words where they come from; `digest` is the SHA-256 (hex) of their content.
+    """
+
+    texts: Sequence[str]
+    source: str
+    digest: str
+
+
+class Artifacts(Protocol):
+    """A content-addressed store for what is costly to compute and reusable."""
+
+    def get(self, key: Mapping[str, Any]) -> Path | None:
+        """Return the finished directory stored under `key`, or None."""
+
+    def make(self, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """Return the directory stored under `key`, building it first if it is not there.
+
+        `build` is given a working directory that survives an interruption: what it finds there
+        is what an earlier, killed run left, so that it can go on from it.
+        """
+
+
+class RunContext(Protocol):
+    """What the host lends to a method for one run."""
+
+    generator: torch.Generator
+    """Seeded, on the CPU: the one source of randomness."""
+    seed: int
+    artifacts: Artifacts
+    corpus: Corpus | None
+    """Texts for statistics, if the recipe or the model's repository has any."""
+    force: bool
+    """Whether the user insists on an edit that a guard would stop."""
+
+    def progress(self, label: str, total: int | None = None) -> AbstractContextManager[ProgressBar]:
+        """Show a progress bar on a terminal; silent elsewhere."""
+
+    def log(self, message: str) -> None:
+        """Tell the user something, on stderr."""
+
+    def record(self, key: str, value: Any) -> None:
+        """Put a JSON value into the manifest: what the method computed and a reviewer may ask."""
+
+    def overridden(self, reason: str) -> None:
+        """Record that a guard was overruled by `--force`; the card says so."""
+
+
+class EditableModel(Protocol):
+    """A loaded model that records how it is changed."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    layout: Layout
+    device: torch.device
+
+    def update(self, parameter: str, update: Update) -> None:
+        """Change one parameter by an update, at once in the working dtype, and record it.
+
+        `parameter` is a name of `model.named_parameters()`.
+
+        Raises:
+            UnsupportedModelError: no such parameter.
+            DeltaError: the update does not fit its shape.
+        """
+
+    def weight(self, parameter: str) -> torch.Tensor:
+        """The live parameter of that name, in the working dtype (float32 unless asked otherwise)."""
+
+    def digest(self, ignoring: Iterable[str] = ()) -> str:
+        """SHA-256 (hex) naming the weights the run started from, as if `ignoring` were unchanged.
+
+        Statistics that do not depend on some parameters pass their names here, so that an edit of
+        them does not make the statistic stale.
+        """
+
+    def subject_token(self, text: str, span: tuple[int, int]) -> int:
+        """Index, among the tokens of `text`, of the last one that meets the characters [start, end).
+
+        Special tokens that the tokenizer adds by itself are counted.
+        """
+
+    def batch(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
+        """Tokenise texts, padded on the right: `input_ids` and `attention_mask`, int64 [n, length]."""
+
+    def trace(self, module: str, **how: Any) -> AbstractContextManager[Any]:
+        """Read or replace one module's input or output; see `hubedit.tracing.trace`."""
+
+
+RowT = TypeVar("RowT", bound=Row)
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class Method(ABC, Generic[RowT, ConfigT]):
+    """One way of changing a model: subclass it as `Method[FactEdit, MyConfig]` and return the class
+    from the hook `hubedit_methods`.
+    """
+
+    name: ClassVar[str]
+    """What `--plugin` takes: lower case, digits and hyphens."""
+    kind: ClassVar[Kind]
+    assurance: ClassVar[Assurance] = "approximate"
+    architectures: ClassVar[frozenset[str] | set[str]]
+    """Of `causal`, `masked`, `seq2seq`."""
+    paper: ClassVar[str] = ""
+    """The source, as a citation with a link."""
+    limits: ClassVar[Sequence[str]] = ()
+    """What the method does not guarantee, one sentence each; printed on the card."""
+
+    @abstractmethod
+    def apply(self, model: EditableModel, rows: Sequence[RowT], config: ConfigT, run: RunContext) -> None:
+        """Change the model, by `model.update` or by training its weights in place.
+
+        Raises:
+            MethodError: the change cannot be made.
+        """
+
+    def targets(self, layout: Layout, config: ConfigT) -> Sequence[str] | None:
+        """Names of the parameters this run may change, or None if the method cannot say before."""
+        return None
+
+    @classmethod
+    def row_type(cls) -> type[Row]:
+        """The type of row the method takes, from its `Method[Row, Config]` base."""
+        return cls._arguments()[0]
+
+    @classmethod
+    def config_type(cls) -> type[Config]:
+        """The type of its settings, from its `Method[Row, Config]` base."""
+        return cls._arguments()[1]
+
+    @classmethod
+    def _arguments(cls) -> tuple[type[Row], type[Config]]:
+        for owner in cls.__mro__:
+            for base in getattr(owner, "__orig_bases__", ()):
+                origin, arguments = get_origin(base), get_args(base)
+                if (
+                    isinstance(origin, type)
+                    and issubclass(origin, Method)
+                    and len(arguments) == 2
+                    and not any(isinstance(argument, TypeVar) for argument in arguments)
+                ):
+                    return arguments[0], arguments[1]
+        raise TypeError(f"{cls.__name__} must be declared as Method[RowType, ConfigType]")
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first paragraph of the docstring, on one line."""
+        return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+__all__ = [
+    "Artifacts",
+    "Assurance",
+    "Config",
+    "Corpus",
+    "EditableModel",
+    "Kind",
+    "Method",
+    "ProgressBar",
+    "RunContext",
+]
