@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hubedit.errors import UnsupportedModelError
@@ -52,6 +52,29 @@ class Layout:
     def mlp_out_weight(self, layer: int) -> str:
         """The parameter name of the second MLP matrix of one layer."""
         return self.at("mlp_out", layer) + ".weight"
+
+    def fitted(self, modules: Collection[str], head: str | None, config: Any) -> Layout:
+        """This layout with the name that the head has in the model at hand.
+
+        Args:
+            modules: the names of the model's modules.
+            head: the name of its output embeddings, which differs between releases of transformers.
+            config: the model's config.
+
+        Raises:
+            UnsupportedModelError: the model lacks a module that the layout names.
+        """
+        fitted = self if self.head in modules or head is None else replace(self, head=head)
+        names = [fitted.embeddings, fitted.final_norm, fitted.head]
+        for layer in range(self.depth(config)):
+            names += [self.at(part, layer) for part in ("block", "attention", "mlp", "mlp_out")]
+        missing = [name for name in names if name not in modules]
+        if missing:
+            raise UnsupportedModelError(
+                f"the layout of {self.model_type!r} names the module {missing[0]!r}, which this "
+                "model lacks; pass a `Layout` of your own that names where its layers are"
+            )
+        return fitted
 
     def layer_of(self, parameter: str) -> int | None:
         """The number of the block a parameter belongs to, or None."""
@@ -113,7 +136,7 @@ _TABLE = (
         mlp_out="gpt_neox.layers.{}.mlp.dense_4h_to_h",
         embeddings="gpt_neox.embed_in",
         final_norm="gpt_neox.final_layer_norm",
-        head="embed_out",
+        head="lm_head",
         edit_layers={44: 15},
     ),
     _llama_like("llama", {28: 5, 32: 5}),
@@ -136,5 +159,5 @@ def layout_for(model_type: str) -> Layout:
     except KeyError:
         raise UnsupportedModelError(
             f"models of type {model_type!r} have no layout; known: {', '.join(sorted(LAYOUTS))} "
-            "(a layout is one entry of the table in hubedit/layouts.py)"
+            "(for another family, pass a `hubedit.layouts.Layout` that says where its layers are)"
         ) from None

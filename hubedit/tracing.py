@@ -17,7 +17,9 @@ Replace = Callable[["torch.Tensor"], "torch.Tensor"]
 class Trace:
     """What passed through a module: `input` and `output` of its latest call.
 
-    Both are hidden states of shape [batch, tokens, width], or None before the first call.
+    Both are hidden states of shape [batch, tokens, width] (the input of the embeddings is
+    [batch, tokens] token ids), still part of the graph, or None before the first call. What was
+    replaced shows as replaced.
     """
 
     input: torch.Tensor | None = None
@@ -25,16 +27,27 @@ class Trace:
 
 
 class _StopForward(Exception):
-    """Ends a forward pass whose rest nobody needs."""
+    """Ends a forward pass whose rest nobody needs; `by` is the trace that asked for it."""
+
+    def __init__(self, by: Trace) -> None:
+        super().__init__("the forward pass ends here")
+        self.by = by
 
 
-def _hidden(value: Any) -> torch.Tensor:
-    """The hidden states in what a block takes or returns: a tensor, or a tuple that starts with it."""
-    return value[0] if isinstance(value, tuple) else value
+def _first(value: Any, module: str) -> torch.Tensor:
+    """The hidden states in what a module returns: a tensor, or a tuple that starts with one.
 
+    Whether a block returns a tensor or a tuple differs between families and releases.
+    """
+    import torch
 
-def _with_hidden(value: Any, hidden: torch.Tensor) -> Any:
-    return (hidden, *value[1:]) if isinstance(value, tuple) else hidden
+    hidden = value[0] if isinstance(value, tuple) and value else value
+    if not isinstance(hidden, torch.Tensor):
+        raise UnsupportedModelError(
+            f"the module {module!r} returns {type(value).__name__}, not hidden states; "
+            "trace a block, its attention, its MLP, the embeddings or the head"
+        )
+    return hidden
 
 
 @contextmanager
@@ -55,23 +68,26 @@ def trace(
             module shall see instead.
         replace_output: given the output [batch, tokens, width], returns what the rest of the model
             shall see instead.
-        stop: end the forward pass once the module has run; the `with` swallows the interruption.
+        stop: end the forward pass once the module has run; the `with` swallows the interruption,
+            so the forward pass is the last statement in it.
 
     Raises:
-        UnsupportedModelError: the model has no module of that name.
+        UnsupportedModelError: the model has no module of that name, or it passes no hidden states.
     """
-    try:
-        watched = model.get_submodule(module)
-    except AttributeError as error:
-        raise UnsupportedModelError(f"the model has no module named {module!r}") from error
+    watched = dict(model.named_modules()).get(module)
+    if watched is None:
+        raise UnsupportedModelError(
+            f"the model has no module named {module!r}; `model.named_modules()` lists those it has"
+        )
     seen = Trace()
 
     def before(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            hidden = args[0]
-        else:
-            hidden = kwargs["hidden_states"]
+        hidden = args[0] if args else kwargs.get("hidden_states")
         if replace_input is not None:
+            if hidden is None:
+                raise UnsupportedModelError(
+                    f"the module {module!r} takes no hidden states to replace; replace its output"
+                )
             hidden = replace_input(hidden)
             if args:
                 args = (hidden, *args[1:])
@@ -81,13 +97,13 @@ def trace(
         return args, kwargs
 
     def after(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        hidden = _hidden(output)
+        hidden = _first(output, module)
         if replace_output is not None:
             hidden = replace_output(hidden)
-            output = _with_hidden(output, hidden)
+            output = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
         seen.output = hidden
         if stop:
-            raise _StopForward
+            raise _StopForward(seen)
         return output
 
     hooks = [
@@ -96,8 +112,9 @@ def trace(
     ]
     try:
         yield seen
-    except _StopForward:
-        pass
+    except _StopForward as stopped:
+        if stopped.by is not seen:
+            raise
     finally:
         for hook in hooks:
             hook.remove()
