@@ -1,0 +1,70 @@
+"""Rank-One Model Editing (ROME) as a hubedit plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hubedit
+from hubedit.layouts import Layout
+
+from hubedit_rome.config import RomeConfig
+
+__all__ = ["Rome", "RomeConfig", "hubedit_methods"]
+
+
+class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
+    """Rank-One Model Editing: rewrite one fact in one MLP matrix of a causal language model.
+
+    The second matrix of an MLP is read as an associative memory from keys (its inputs) to values
+    (its outputs). For each row the value that makes the model say the target is found by gradient
+    descent, and a rank-one update lets the subject's key recall it while the keys of other texts
+    are disturbed least (Meng et al. 2022, equations 2 to 4). Rows are made one after the other,
+    each on the model that the rows before it left.
+    """
+
+    name = "rome"
+    kind = "edit"
+    assurance = "approximate"
+    architectures = frozenset({"causal"})
+    paper = (
+        "Meng, Bau, Andonian, Belinkov: Locating and Editing Factual Associations in GPT, "
+        "NeurIPS 2022, https://arxiv.org/abs/2202.05262"
+    )
+    limits = (
+        "The fact is rewritten where it is asked about the subject; what follows from it, and the "
+        "reverse question, do not change with it.",
+        "Other facts about the same subject can change; `preserve=attributes` makes that rarer.",
+        "The old fact is overwritten for the prompts that reach it, not shown to be gone: other "
+        "layers may still hold it.",
+        "Many rows in one matrix wear each other out; beyond some tens of rows use a method made "
+        "for many facts.",
+    )
+
+    def targets(self, layout: Layout, config: RomeConfig) -> Sequence[str] | None:
+        """The one weight that is changed, or None while the layer is left to the model's depth."""
+        return None if config.layer is None else [layout.mlp_out_weight(config.layer)]
+
+    def apply(
+        self,
+        model: hubedit.EditableModel,
+        rows: Sequence[hubedit.FactEdit],
+        config: RomeConfig,
+        run: hubedit.RunContext,
+    ) -> None:
+        """Rewrite each row's fact by one rank-one update of one weight.
+
+        Raises:
+            ConfigError: the model has no such layer.
+            UnsupportedModelError: the weight is neither a Linear's nor a Conv1D's.
+            MethodError: the statistic cannot be computed, or numbers are not finite.
+            CollapseError: a guard stopped the edit and `run.force` is not set.
+        """
+        from hubedit_rome.edit import apply
+
+        apply(model, rows, config, run)
+
+
+@hubedit.hookimpl
+def hubedit_methods() -> list[type[Rome]]:
+    """Offer ROME to the host."""
+    return [Rome]
