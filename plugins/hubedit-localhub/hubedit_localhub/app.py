@@ -1,0 +1,242 @@
+"""The ASGI application: route of the raw path, account of the token, words of an error."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from anyio import to_thread
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from hubedit_localhub.accounts import Account
+from hubedit_localhub.calls import Call, Limits
+from hubedit_localhub.names import KINDS
+from hubedit_localhub.refusals import Refusal, no_repo
+from hubedit_localhub.sessions import session_account, session_name
+from hubedit_localhub.store import Store
+
+log = logging.getLogger("hubedit_localhub")
+
+BODY_LIMIT = 4 << 20
+LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_REPO = r"(?P<repo>[^/]+/[^/]+)"
+_PARTS = {
+    "kind": rf"(?P<kind>{'|'.join(KINDS)})",
+    "pre": r"(?P<kind>datasets/)?",
+    "repo": _REPO,
+    "rev": r"(?P<rev>refs/pr/\d+|[^/]+)",
+    "num": r"(?P<num>[1-9]\d{0,8})",
+    "rest": r"(?P<rest>.+)",
+}
+_HOLE = re.compile(r"\{(\w+)\}")
+
+
+class Route(NamedTuple):
+    """What answers a method and a shape of path.
+
+    `answer` runs in a thread with the whole body read; `stream` runs in the event loop and reads
+    the body itself.
+    """
+
+    methods: tuple[str, ...]
+    pattern: re.Pattern[str]
+    answer: Callable[[Call], Response] | None = None
+    stream: Callable[[Call, Request], Awaitable[Response]] | None = None
+    large: bool = False
+
+
+def _pattern(shape: str) -> re.Pattern[str]:
+    return re.compile(_HOLE.sub(lambda hole: _PARTS.get(hole[1], rf"(?P<{hole[1]}>[^/]+)"), shape))
+
+
+def route(methods: str, shape: str, to: Callable[[Call], Response], large: bool = False) -> Route:
+    """Return a route; `shape` is a path with holes such as `{repo}` (still percent-encoded)."""
+    return Route(tuple(methods.split()), _pattern(shape), to, None, large)
+
+
+def stream(methods: str, shape: str, to: Callable[[Call, Request], Awaitable[Response]]) -> Route:
+    """Return a route that reads its body itself."""
+    return Route(tuple(methods.split()), _pattern(shape), None, to)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise Refusal(400, "the path is not UTF-8") from None
+
+
+def error_answer(refusal: Refusal) -> Response:
+    """Return the refusal as the client understands it."""
+    message = refusal.message.encode("ascii", "replace").decode()
+    headers = {
+        "X-Error-Message": re.sub(r"[\x00-\x1f\x7f]+", " ", message)[:1000],
+        **refusal.headers,
+    }
+    if refusal.code:
+        headers["X-Error-Code"] = refusal.code
+    return JSONResponse({"error": refusal.message, **refusal.body}, refusal.status, headers)
+
+
+class Traffic:
+    """What a server has answered: the last requests, and bytes of bodies by path."""
+
+    def __init__(self) -> None:
+        self.requests: deque[str] = deque(maxlen=10_000)
+        self.bytes_by_path: dict[str, int] = {}
+        self.active = 0
+        self.count = 0
+
+    def sent(self, path: str, count: int) -> None:
+        """Count `count` bytes sent for `path`; only so many paths are told apart."""
+        key = path if path in self.bytes_by_path or len(self.bytes_by_path) < 10_000 else "*"
+        self.bytes_by_path[key] = self.bytes_by_path.get(key, 0) + count
+
+
+class App:
+    """The Hub over one store, as an ASGI application."""
+
+    def __init__(
+        self, store: Store, routes: Iterable[Route], limits: Limits, traffic: Traffic
+    ) -> None:
+        self.store, self.limits, self.traffic = store, limits, traffic
+        self.routes = tuple(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        if scope["type"] != "http":
+            return
+        path = scope["raw_path"].decode("ascii", "replace")
+        self.traffic.requests.append(f"{scope['method']} {path}")
+        self.traffic.count += 1
+        request_id = secrets.token_hex(8)
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            else:
+                self.traffic.sent(path, len(message.get("body", b"")))
+            await send(message)
+
+        self.traffic.active += 1
+        try:
+            response = await self._answer(path, Request(scope, receive), request_id)
+            await response(scope, receive, counted)
+        except ClientDisconnect:
+            pass
+        finally:
+            self.traffic.active -= 1
+
+    async def _answer(self, path: str, request: Request, request_id: str) -> Response:
+        call: Call | None = None
+        try:
+            call = self._call(path, request)
+            found = self._find(call)
+            if found.stream:
+                return await found.stream(call, request)
+            assert found.answer is not None
+            call.body = await self._body(request, self.limits.commit if found.large else BODY_LIMIT)
+            return await to_thread.run_sync(found.answer, call)
+        except Refusal as refusal:
+            if call is not None and refusal.code == "RepoNotFound":
+                return self._forwarded(call) or error_answer(refusal)
+            return error_answer(refusal)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) and call is not None and "repo" in call.params:
+                return error_answer(no_repo(call.account is not None))
+            if isinstance(error, OSError) and error.errno == 28:
+                return error_answer(Refusal(507, "no space is left on the disk of this Hub"))
+            log.exception("request %s: %s %s", request_id, request.method, path)
+            return error_answer(
+                Refusal(500, f"internal error, see the log for request {request_id}")
+            )
+
+    def _call(self, path: str, request: Request) -> Call:
+        host = request.headers.get("host", "")
+        # A page on the web may point a name of its own at 127.0.0.1; it must not reach this server.
+        if re.sub(r":\d+$", "", host) not in LOCAL_NAMES:
+            raise Refusal(421, "this Hub answers on 127.0.0.1 and localhost only")
+        account, from_cookie = self._account(request)
+        return Call(
+            self.store,
+            self.limits,
+            request.method,
+            f"http://{host}",
+            path,
+            QueryParams(request.scope["query_string"]),
+            Headers(scope=request.scope),
+            account,
+            from_cookie,
+        )
+
+    def _account(self, request: Request) -> tuple[Account | None, bool]:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme:
+            account = (
+                self.store.accounts.by_token(token.strip()) if scheme.lower() == "bearer" else None
+            )
+            if account is None:
+                raise Refusal(401, "Invalid credentials in Authorization header")
+            return account, False
+        if request.method not in ("GET", "HEAD"):
+            return None, False
+        return session_account(self.store, request.cookies.get(session_name(self.store), "")), True
+
+    def _find(self, call: Call) -> Route:
+        other_method = False
+        for candidate in self.routes:
+            match = candidate.pattern.fullmatch(call.path)
+            if match and call.method in candidate.methods:
+                call.params = {
+                    k: _decoded(v) for k, v in match.groupdict().items() if v is not None
+                }
+                return candidate
+            other_method = other_method or match is not None
+        self._need_repo(call)
+        if other_method:
+            raise Refusal(405, f"{call.method} is not for this address")
+        raise Refusal(404, "this Hub has no such address")
+
+    def _need_repo(self, call: Call) -> None:
+        """Tell a missing repository from a missing endpoint: the client tells them apart too."""
+        found = re.match(rf"/api/({'|'.join(KINDS)})/([^/]+(?:/[^/]+)?)", call.path)
+        if found:
+            self.store.get(found[1], _decoded(found[2]), call.account)
+        elif "/resolve/" in call.path:
+            raise no_repo(call.account is not None)
+
+    def _forwarded(self, call: Call) -> Response | None:
+        kind, repo_id = call.params.get("kind", "models").strip("/"), call.params.get("repo")
+        to = self.store.moved_to(kind or "models", repo_id) if repo_id else None
+        if to is None or repo_id is None:
+            return None
+        repo = self.store.find(kind or "models", to)
+        if repo is None or not repo.readable_by(call.account):
+            return None
+        query = f"?{call.query}" if call.query else ""
+        return RedirectResponse(call.path.replace(f"/{repo_id}", f"/{to}", 1) + query, 307)
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        refusal = Refusal(
+            413, f"the body is larger than {limit} bytes; send large files through LFS"
+        )
+        if int(request.headers.get("content-length") or 0) > limit:
+            raise refusal
+        blocks: list[bytes] = []
+        size = 0
+        async for block in request.stream():
+            size += len(block)
+            if size > limit:
+                raise refusal
+            blocks.append(block)
+        return b"".join(blocks)

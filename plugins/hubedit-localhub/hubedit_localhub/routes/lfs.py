@@ -1,0 +1,179 @@
+"""Large files on their way in: what is needed, where to send it, whether it arrived."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hubedit_localhub.app import route, stream
+from hubedit_localhub.calls import Call, answer
+from hubedit_localhub.objects import Incoming, check_oid
+from hubedit_localhub.refusals import Refusal, no_repo
+from hubedit_localhub.store import Repo
+
+LIFETIME_SECONDS = 3600
+MAX_OBJECT = 5 << 40
+_BLOCK = 4 << 20
+
+
+def _signed(call: Call, action: str, **fields: object) -> str:
+    """Return an address that itself says what may be sent there: uploads carry no token."""
+    fields["until"] = int(time.time()) + LIFETIME_SECONDS
+    parts = [item for pair in sorted(fields.items()) for item in pair]
+    query = urlencode({**fields, "signature": call.store.accounts.sign(action, *parts)})
+    return f"{call.origin}/lfs/{action}?{query}"
+
+
+def _checked(call: Call, action: str) -> dict[str, str]:
+    fields = dict(call.query)
+    signature = fields.pop("signature", "")
+    parts = [item for pair in sorted(fields.items()) for item in pair]
+    if not call.store.accounts.check(signature, action, *parts):
+        raise Refusal(403, "the signature of this upload address is not ours")
+    if int(fields["until"]) < time.time():
+        raise Refusal(403, "this upload address has expired; commit again")
+    return fields
+
+
+def _upload(call: Call, repo: Repo, oid: str, size: int) -> dict[str, Any]:
+    fields: dict[str, object] = {"oid": oid, "size": size, "kind": repo.kind, "repo": repo.id}
+    if size < call.limits.multipart_from:
+        return {"href": _signed(call, "put", **fields), "header": {}}
+    part, upload = call.limits.part, call.store.objects.begin_parts()
+    count = -(-size // part)
+    header = {"chunk_size": str(part)}
+    for number in range(1, count + 1):
+        length = min(part, size - part * (number - 1))
+        header[f"{number:05d}"] = _signed(call, "part", upload=upload, number=number, size=length)
+    return {"href": _signed(call, "join", upload=upload, count=count, **fields), "header": header}
+
+
+def batch(call: Call) -> Response:
+    """Say which objects must be sent, and where; those that are there already need no upload."""
+    repo, body = call.repo(), call.json()
+    account = call.account
+    if account is None:
+        raise no_repo(known_user=False)
+    if body.get("operation") != "upload":
+        raise Refusal(422, "only uploads; files are downloaded by their resolve address")
+    ref = body.get("ref")
+    name = ref.get("name") if isinstance(ref, dict) else None
+    if isinstance(name, str) and not name.startswith("refs/pr/"):
+        repo.need_writer(account)
+    objects = []
+    for wanted in body.get("objects") or ():
+        if not isinstance(wanted, dict):
+            raise Refusal(422, "each object must have an oid and a size")
+        oid, size = check_oid(wanted.get("oid")), wanted.get("size")
+        if not isinstance(size, int) or not 0 <= size <= MAX_OBJECT:
+            raise Refusal(422, f"Invalid size of {oid}")
+        found: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
+        if not call.store.sees_object(oid, repo, account):
+            verify = f"{call.origin}/api/{repo.kind}/{repo.id}/lfs-verify"
+            found["actions"] = {
+                "upload": _upload(call, repo, oid, size),
+                "verify": {"href": verify, "header": {}},
+            }
+        objects.append(found)
+    multipart = any(
+        "chunk_size" in o.get("actions", {}).get("upload", {}).get("header", {}) for o in objects
+    )
+    return answer(
+        {
+            "transfer": "multipart" if multipart else "basic",
+            "objects": objects,
+            "hash_algo": "sha256",
+        },
+        headers={"Content-Type": "application/vnd.git-lfs+json"},
+    )
+
+
+def _target(call: Call, fields: dict[str, str]) -> Repo:
+    repo = call.store.find(fields["kind"], fields["repo"])
+    if repo is None:
+        raise Refusal(404, "the repository is gone", "RepoNotFound")
+    return repo
+
+
+async def _receive(
+    call: Call, request: Request, size: int, finish: Callable[[Incoming], Response]
+) -> Response:
+    """Write the body to disk block by block in threads, so that other requests go on."""
+    incoming = Incoming(call.store.objects)
+    try:
+        held = bytearray()
+        total = 0
+        async for block in request.stream():
+            total += len(block)
+            if total > size:
+                raise Refusal(422, f"more than the announced {size} bytes")
+            held += block
+            if len(held) >= _BLOCK:
+                await to_thread.run_sync(incoming.write, bytes(held))
+                held.clear()
+        await to_thread.run_sync(incoming.write, bytes(held))
+        return await to_thread.run_sync(finish, incoming)
+    finally:
+        incoming.discard()
+
+
+async def put(call: Call, request: Request) -> Response:
+    """Receive a whole object."""
+    fields = _checked(call, "put")
+    repo, size = _target(call, fields), int(fields["size"])
+
+    def finish(incoming: Incoming) -> Response:
+        incoming.finish(fields["oid"], size)
+        repo.link(fields["oid"])
+        return Response(headers={"ETag": f'"{fields["oid"]}"'})
+
+    return await _receive(call, request, size, finish)
+
+
+async def part(call: Call, request: Request) -> Response:
+    """Receive one part of an object."""
+    fields = _checked(call, "part")
+    size = int(fields["size"])
+
+    def finish(incoming: Incoming) -> Response:
+        if incoming.size != size:
+            raise Refusal(422, f"this part has {incoming.size} bytes, not {size}")
+        etag = call.store.objects.write_part(fields["upload"], int(fields["number"]), incoming)
+        return Response(headers={"ETag": f'"{etag}"'})
+
+    return await _receive(call, request, size, finish)
+
+
+def join(call: Call) -> Response:
+    """Put the parts of an object together; a second call finds it done."""
+    fields = _checked(call, "join")
+    repo, oid, size = _target(call, fields), fields["oid"], int(fields["size"])
+    if not (repo.links(oid) and call.store.objects.size(oid) == size):
+        call.store.objects.finish_parts(fields["upload"], int(fields["count"]), oid, size)
+        repo.link(oid)
+    return answer({"oid": oid})
+
+
+def verify(call: Call) -> Response:
+    """Say whether an object arrived."""
+    call.need_account()
+    repo, body = call.repo(), call.json()
+    oid = check_oid(body.get("oid"))
+    if not repo.links(oid) or call.store.objects.size(oid) != body.get("size"):
+        raise Refusal(404, f"LFS object {oid} was not uploaded")
+    return answer({"success": True})
+
+
+ROUTES = (
+    route("POST", r"/{pre}{repo}\.git/info/lfs/objects/batch", batch),
+    stream("PUT", "/lfs/put", put),
+    stream("PUT", "/lfs/part", part),
+    route("POST", "/lfs/join", join),
+    route("POST", "/api/{kind}/{repo}/lfs-verify", verify),
+)

@@ -1,0 +1,183 @@
+"""Running the Hub: in a thread of this program, or as the whole of one."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from hubedit_localhub.accounts import Role
+from hubedit_localhub.app import App, Traffic
+from hubedit_localhub.calls import Limits
+from hubedit_localhub.routes import ROUTES
+from hubedit_localhub.store import Store
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+HOST = "127.0.0.1"
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on the loopback device; port 0 takes a free one."""
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((HOST, port))
+        found.listen(256)
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the address of a listening socket."""
+    return f"http://{HOST}:{listening.getsockname()[1]}"
+
+
+def uvicorn_server(app: App) -> uvicorn.Server:
+    """Return a server that logs nothing but its own troubles."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            loop="asyncio",
+            http="h11",
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+@dataclass
+class LocalHub:
+    """A running Hub.
+
+    Args:
+        url: its address, without a slash at the end.
+        token: the owner's token, which may write.
+        user: the owner.
+        root: where everything lies.
+    """
+
+    url: str
+    token: str
+    user: str
+    root: Path
+    store: Store
+    traffic: Traffic
+
+    def create_user(self, name: str) -> str:
+        """Add a user and return a token of theirs that may write."""
+        self.store.accounts.create_user(name)
+        return self.store.accounts.create_token(name, "write")
+
+    def create_token(self, role: Role = "read", user: str | None = None) -> str:
+        """Return a new token of `user`, the owner if not said."""
+        return self.store.accounts.create_token(user or self.user, role)
+
+    @property
+    def requests(self) -> list[str]:
+        """The last requests as `METHOD /raw/path`, at most ten thousand."""
+        return list(self.traffic.requests)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of all bodies sent so far."""
+        return self.bytes_served("/")
+
+    def bytes_served(self, prefix: str) -> int:
+        """Return the bytes of bodies sent for paths that begin with `prefix`."""
+        served = dict(self.traffic.bytes_by_path)
+        return sum(count for path, count in served.items() if path.startswith(prefix))
+
+    def env(self, home: Path | None = None) -> dict[str, str]:
+        """Return the environment that makes `hf` and transformers talk to this Hub and no other."""
+        from hubedit_localhub.background import environment
+
+        return environment(self.url, self.token, home or self.root / "client-home")
+
+    def api(self, token: str | bool | None = None) -> HfApi:
+        """Return a client; `token` False is nobody, None the owner."""
+        from huggingface_hub import HfApi
+
+        return HfApi(endpoint=self.url, token=self.token if token is None else token)
+
+
+def build_app(root: Path, user: str, limits: Limits) -> tuple[App, Store, Traffic]:
+    """Return the application over `root` and what it is made of."""
+    store, traffic = Store(root, user), Traffic()
+    store.objects.sweep()
+    return App(store, ROUTES, limits, traffic), store, traffic
+
+
+@contextmanager
+def serve(
+    root: Path, *, port: int = 0, user: str = "me", limits: Limits | None = None
+) -> Iterator[LocalHub]:
+    """Run a Hub in a thread while the block lasts.
+
+    Several servers, in this process or in others, may serve the same root at once.
+
+    Args:
+        root: where everything lies; made if missing, kept afterwards.
+        port: the port on 127.0.0.1; 0 takes a free one.
+        user: who owns a root that is new; an old one keeps its owner.
+        limits: sizes from which bodies are refused or uploads are split.
+    """
+    app, store, traffic = build_app(Path(root), user, limits or Limits())
+    server = uvicorn_server(app)
+    with listen(port) as listening:
+        thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listening]}, name="localhub", daemon=True
+        )
+        thread.start()
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not server.started:
+                if not thread.is_alive() or time.monotonic() > deadline:
+                    raise RuntimeError("the local Hub did not start")
+                time.sleep(0.005)
+            accounts = store.accounts
+            yield LocalHub(
+                url_of(listening), accounts.owner_token, accounts.owner, store.root, store, traffic
+            )
+        finally:
+            server.should_exit = True
+            thread.join(STOP_SECONDS)
+
+
+def run_until_idle(app: App, listening: Sequence[socket.socket], idle: float) -> None:
+    """Serve until a signal comes, or nothing was asked for `idle` seconds (0: for ever)."""
+    server = uvicorn_server(app)
+
+    def watch() -> None:
+        quiet_since, seen = time.monotonic(), -1
+        while not server.should_exit:
+            time.sleep(min(1.0, idle / 4))
+            if app.traffic.active or app.traffic.count != seen:
+                quiet_since, seen = time.monotonic(), app.traffic.count
+            elif time.monotonic() - quiet_since > idle:
+                server.should_exit = True
+
+    if idle > 0:
+        threading.Thread(target=watch, daemon=True, name="idle").start()
+    # uvicorn ends well on SIGTERM, then raises it again; by then there is nothing left to end.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=list(listening))
