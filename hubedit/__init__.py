@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from hubedit.hookspecs import Endpoint, hookimpl
     from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
+    from hubedit.plugins import endpoint
     from hubedit.requests import FactEdit, ProbePrompt, Row
     from hubedit.run import apply, load
     from hubedit.updates import LowRank, Replace, Sparse, Update
@@ -42,6 +43,7 @@ _HOMES = {
     ),
     "hookspecs": ("Endpoint", "hookimpl"),
     "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
+    "plugins": ("endpoint",),
     "requests": ("FactEdit", "ProbePrompt", "Row"),
     "run": ("apply", "load"),
     "updates": ("LowRank", "Replace", "Sparse", "Update"),
@@ -72,6 +74,7 @@ __all__ = [
     "Update",
     "apply",
     "cache_home",
+    "endpoint",
     "hookimpl",
     "load",
 ]

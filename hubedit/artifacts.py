@@ -24,7 +24,9 @@ def cache_home() -> Path:
 
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys, no spaces and no escapes beyond need, as UTF-8 bytes."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
     return text.encode("utf-8")
 
 
@@ -62,6 +64,8 @@ class ArtifactStore:
                 return done
             work.mkdir(parents=True, exist_ok=True)
             build(work)
-            (work / "key.json").write_bytes(json.dumps(dict(key), sort_keys=True, indent=1).encode())
+            (work / "key.json").write_bytes(
+                json.dumps(dict(key), sort_keys=True, indent=1).encode()
+            )
             os.replace(work, self.root / address)
         return self.root / address

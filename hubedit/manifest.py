@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,10 @@ CARD_FILE = "README.md"
 UNLISTED = frozenset({STACK_FILE, ".gitattributes"})
 """Files of a revision that the stack cannot list: itself, and what the Hub writes."""
 
-Sha256 = str
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+EDIT_NAME = r"^\d{4}-[a-z][a-z0-9-]*-[0-9a-f]{8}$"
+SAFE_PATH = r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*(/[^/\\\x00-\x1f.][^/\\\x00-\x1f]*)*$"
+"""A relative path with `/` in which no part is empty or starts with a dot."""
 
 
 class Record(BaseModel):
@@ -30,7 +33,7 @@ class Record(BaseModel):
 class FileRecord(Record):
     """One file by its content; `path` is relative, with `/`."""
 
-    path: str
+    path: str = Field(pattern=SAFE_PATH)
     size: int = Field(ge=0)
     sha256: Sha256
 
@@ -129,7 +132,7 @@ class TensorRecord(Record):
 class DeltaRecord(Record):
     """The delta file of an edit."""
 
-    file: str
+    file: Literal["delta.safetensors"] = "delta.safetensors"
     nbytes: int
     sha256: Sha256
 
@@ -160,7 +163,7 @@ class Manifest(Record):
     """Everything about one edit: what was asked, what was done, and what came out."""
 
     format: Literal[1] = 1
-    edit: str
+    edit: str = Field(pattern=EDIT_NAME)
     height: int = Field(ge=1)
     base: BaseRecord
     parent: Sha256
@@ -198,7 +201,7 @@ class Manifest(Record):
 class StackEntry(Record):
     """One edit in the stack, bottom first."""
 
-    name: str
+    name: str = Field(pattern=EDIT_NAME)
     method: str
     kind: Literal["edit", "unlearn"]
     summary: str
@@ -292,7 +295,9 @@ def result_digest(
     `{"files": [[path, sha256], …], "tensors": [[name, before, after], …]}`, both sorted; `before`
     is the tensor's digest in the base, and tensors that are as in the base are left out.
     """
-    tensors = sorted([name, before, after] for name, (before, after) in touched.items() if before != after)
+    tensors = sorted(
+        [name, before, after] for name, (before, after) in touched.items() if before != after
+    )
     return _digest(
         {"files": sorted([file.path, file.sha256] for file in base_files), "tensors": tensors}
     )

@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+)
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -169,7 +179,9 @@ class Method(ABC, Generic[RowT, ConfigT]):
     """What the method does not guarantee, one sentence each; printed on the card."""
 
     @abstractmethod
-    def apply(self, model: EditableModel, rows: Sequence[RowT], config: ConfigT, run: RunContext) -> None:
+    def apply(
+        self, model: EditableModel, rows: Sequence[RowT], config: ConfigT, run: RunContext
+    ) -> None:
         """Change the model, by `model.update` or by training its weights in place.
 
         Raises:

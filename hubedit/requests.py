@@ -38,9 +38,13 @@ class FactEdit(Row):
     subject: str = Field(description="what the fact is about")
     target: str = Field(description="the answer the edited model gives")
     true_target: str | None = Field(None, description="the answer before the edit")
-    paraphrases: tuple[str, ...] = Field((), description="whole prompts that should follow the edit")
+    paraphrases: tuple[str, ...] = Field(
+        (), description="whole prompts that should follow the edit"
+    )
     neighbours: tuple[ProbePrompt, ...] = Field((), description="prompts on others that must stay")
-    attributes: tuple[ProbePrompt, ...] = Field((), description="the subject's other facts that must stay")
+    attributes: tuple[ProbePrompt, ...] = Field(
+        (), description="the subject's other facts that must stay"
+    )
     case_id: str | None = Field(None, description="a name for the row")
 
     @field_validator("neighbours", "attributes", mode="before")
@@ -136,7 +140,9 @@ def fact_edits(records: Iterable[Mapping[str, Any]], source: str = "the request"
     for number, record in enumerate(records, start=1):
         where = f"row {number} of {source}"
         if not isinstance(record, Mapping):
-            raise RequestError(f"{where} is not an object with fields such as prompt, subject, target")
+            raise RequestError(
+                f"{where} is not an object with fields such as prompt, subject, target"
+            )
         try:
             if "requested_rewrite" in record:
                 fields = fact_from_counterfact(record)
@@ -193,7 +199,9 @@ def read_records(path: Path) -> list[Mapping[str, Any]]:
         except json.JSONDecodeError as error:
             raise RequestError(f"{path} is not JSON: {error}") from error
         return value if isinstance(value, list) else [value]
-    raise RequestError(f"{path.name} has the suffix {path.suffix!r}; requests are .jsonl or .json files")
+    raise RequestError(
+        f"{path.name} has the suffix {path.suffix!r}; requests are .jsonl or .json files"
+    )
 
 
 def request_digest(rows: Sequence[Row]) -> str:

@@ -1,0 +1,70 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hubedit.hub import Hub
+
+local_option = click.option(
+    "--local", is_flag=True, help="Talk to the embedded Hub of this machine."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be written, and write nothing."
+)
+base_option = click.option(
+    "--base",
+    metavar="REPO[@REV]|DIR",
+    help="Take the base from here instead of where the edit points.",
+)
+direct_option = click.option(
+    "--direct", is_flag=True, help="Commit to main instead of opening a pull request."
+)
+to_option = click.option(
+    "--to", metavar="REPO", help="Where to push; by default {user}/{base}-edited, made private."
+)
+force_option = click.option(
+    "--force", is_flag=True, help="Go on where a guard would stop; the card says so."
+)
+
+
+def hub_opener(local: bool) -> Callable[[], Hub]:
+    """Open the Hub when it is first needed: the embedded one, or the one the environment names."""
+    kept: list[Hub] = []
+    context = click.get_current_context()
+    local = local or bool((context.find_root().obj or {}).get("local"))
+
+    def opened() -> Hub:
+        if not kept:
+            from hubedit.hub import Hub
+
+            endpoint = None
+            if local:
+                from hubedit.plugins import load_plugins
+
+                endpoint = load_plugins().endpoint("local")
+            kept.append(Hub(endpoint))
+        return kept[0]
+
+    return opened
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True))
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError

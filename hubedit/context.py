@@ -1,0 +1,76 @@
+"""What the host lends to a method for one run, and how a run talks to its user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hubedit.artifacts import ArtifactStore, canonical_json
+from hubedit.errors import PluginError
+from hubedit.method import Corpus, ProgressBar
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Talk(Protocol):
+    """How a run tells its user what it does."""
+
+    def log(self, message: str) -> None:
+        """Say something."""
+
+    def progress(self, label: str, total: int | None = None) -> AbstractContextManager[ProgressBar]:
+        """Show that something long goes on."""
+
+
+class Silent:
+    """A run that says nothing."""
+
+    class _Bar:
+        def advance(self, steps: int = 1, **figures: float) -> None:
+            """Move on."""
+
+    def log(self, message: str) -> None:
+        """Say nothing."""
+
+    @contextmanager
+    def progress(self, label: str, total: int | None = None) -> Iterator[ProgressBar]:
+        """Show nothing."""
+        yield self._Bar()
+
+
+@dataclass
+class Run:
+    """What the host lends to a method for one run; see `hubedit.RunContext`."""
+
+    generator: torch.Generator
+    seed: int
+    corpus: Corpus | None
+    force: bool
+    talk: Talk
+    artifacts: ArtifactStore = field(default_factory=ArtifactStore)
+    recorded: dict[str, Any] = field(default_factory=dict)
+    overruled: list[str] = field(default_factory=list)
+
+    def progress(self, label: str, total: int | None = None) -> AbstractContextManager[ProgressBar]:
+        """Show a progress bar on a terminal; silent elsewhere."""
+        return self.talk.progress(label, total)
+
+    def log(self, message: str) -> None:
+        """Tell the user something."""
+        self.talk.log(message)
+
+    def record(self, key: str, value: Any) -> None:
+        """Put a JSON value into the manifest."""
+        try:
+            canonical_json(value)
+        except (TypeError, ValueError) as error:
+            raise PluginError(f"the method recorded {key!r}, which is not JSON: {error}") from error
+        self.recorded[key] = value
+
+    def overridden(self, reason: str) -> None:
+        """Record that a guard was overruled."""
+        self.overruled.append(reason)
+        self.talk.log(f"forced: {reason}")

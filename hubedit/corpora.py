@@ -1,0 +1,76 @@
+"""Texts that stand for what a model was trained on: a file, a dataset, or what its repository ships."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from hubedit.editions import Edition
+from hubedit.errors import RecipeError
+from hubedit.hub import Hub
+from hubedit.method import Corpus
+from hubedit.recipe import Recipe
+
+CORPUS_FILE = "corpus.txt"
+DATASET = "hf://datasets/"
+
+
+def read_corpus(recipe: Recipe, start: Edition, hub: Callable[[], Hub]) -> Corpus | None:
+    """The texts for statistics: what the recipe names, else what the model's repository ships.
+
+    Raises:
+        RecipeError: the recipe names texts that are not there.
+    """
+    if recipe.corpus is None:
+        if CORPUS_FILE not in start.base.files():
+            return None
+        content = start.base.read(CORPUS_FILE)
+        return _corpus(content, f"{CORPUS_FILE} of {start.stack.base.title}")
+    if recipe.corpus.startswith(DATASET):
+        return _dataset(recipe.corpus, hub())
+    path = Path(recipe.corpus)
+    if not path.is_file():
+        raise RecipeError(
+            f"the corpus {recipe.corpus} does not exist; give a text file or hf://datasets/owner/name"
+        )
+    return _corpus(path.read_bytes(), path.name)
+
+
+def _corpus(content: bytes, source: str) -> Corpus:
+    text = content.decode("utf-8", "replace")
+    pieces = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
+    texts = [" ".join(piece.split()) for piece in pieces if piece.strip()]
+    return Corpus(texts, source, hashlib.sha256(content).hexdigest())
+
+
+def _dataset(text: str, hub: Hub) -> Corpus:
+    """Read `hf://datasets/owner/name[@revision][#split]`: its column `text`, else the first of text.
+
+    Raises:
+        RecipeError: it has no such split, or no column of text.
+    """
+    import datasets
+
+    place, _, split = text.removeprefix(DATASET).partition("#")
+    repo, _, revision = place.partition("@")
+    commit, folder = hub.pull_dataset(repo, revision or None)
+    try:
+        rows = datasets.load_dataset(str(folder), split=split or "train")
+    except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise RecipeError(
+            f"the corpus {text} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
+    columns = [
+        name
+        for name, kind in rows.features.items()
+        if getattr(kind, "dtype", "") in ("string", "large_string")
+    ]
+    if not columns:
+        raise RecipeError(
+            f"the corpus {text} has no column of text; its columns are {', '.join(rows.column_names)}"
+        )
+    column = "text" if "text" in columns else columns[0]
+    texts = [" ".join(str(value).split()) for value in rows[column] if value and value.strip()]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    return Corpus(texts, f"{repo}@{commit}, split {split or 'train'}, column {column}", digest)

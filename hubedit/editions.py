@@ -1,0 +1,125 @@
+"""A base with a stack of edits on it, read from wherever a revision lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from hubedit.delta import Delta
+from hubedit.errors import BaseMismatchError, ManifestError
+from hubedit.hub import Hub
+from hubedit.manifest import STACK_FILE, Manifest, Stack, StackEntry
+from hubedit.places import HubPlace, Place, base_record, checkpoint, open_base, open_place
+from hubedit.updates import StoredTensor, apply
+
+OpenHub = Callable[[], Hub]
+
+
+@dataclass
+class Edition:
+    """A base with a stack of edits on it, as one revision holds them; a plain model has none."""
+
+    place: Place
+    stack: Stack
+    hub: OpenHub
+    base_given: str | None = None
+
+    @cached_property
+    def base(self) -> Place:
+        """Where the base lies; its model files are as the stack says.
+
+        Raises:
+            BaseMismatchError: a local base has changed since.
+        """
+        if not self.stack.edits and self.base_given is None:
+            return self.place
+        place = open_base(self.stack.base, self.hub, self.base_given)
+        if not isinstance(place, HubPlace) or self.base_given is not None:
+            check_base(place, self.stack)
+        return place
+
+    @cached_property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The manifest of every edit, bottom first."""
+        found = []
+        for entry in self.stack.edits:
+            content = self.place.read(f"{entry.folder}/manifest.json")
+            if hashlib.sha256(content).hexdigest() != entry.manifest:
+                raise ManifestError(
+                    f"{entry.folder}/manifest.json of {self.place.title} is not the one that "
+                    f"{STACK_FILE} lists; run `hubedit verify` for all that differs"
+                )
+            found.append(Manifest.from_json(content))
+        return tuple(found)
+
+    def delta(self, entry: StackEntry) -> Delta:
+        """Read the delta of one edit.
+
+        Raises:
+            DeltaFormatError: it is not the file that was recorded, or is damaged.
+        """
+        content = self.place.read(f"{entry.folder}/delta.safetensors")
+        return Delta.read_verified(content, entry.delta, f"{entry.folder}/delta.safetensors")
+
+    def overlay(self, height: int | None = None) -> dict[str, StoredTensor]:
+        """The tensors that differ from the base at a height of the stack, rebuilt bit for bit."""
+        stored = checkpoint(self.base) if self.stack.edits else None
+        tensors: dict[str, StoredTensor] = {}
+        for entry in self.stack.edits[:height]:
+            for name, update in self.delta(entry).updates.items():
+                assert stored is not None
+                before = tensors[name] if name in tensors else stored.read(name)
+                tensors[name] = apply(update, before)
+        return tensors
+
+
+def check_base(place: Place, stack: Stack) -> None:
+    """Refuse a base whose files are not those the stack was made on.
+
+    Raises:
+        BaseMismatchError: names the files that differ.
+    """
+    wanted = {file.path: file.sha256 for file in stack.base.files}
+    here = place.files()
+    missing = [path for path in wanted if path not in here]
+    digests = place.sha256(path for path in wanted if path in here)
+    changed = [path for path, digest in digests.items() if digest != wanted[path]]
+    if missing or changed:
+        raise BaseMismatchError(
+            f"{place.title} is not the base of this edit ({stack.base.title}): "
+            + "; ".join(
+                [f"{path} differs" for path in changed] + [f"{path} is missing" for path in missing]
+            )
+            + "; give the right one with --base"
+        )
+
+
+def open_edition(text: str, hub: OpenHub, base: str | None = None) -> Edition:
+    """Open `DIR` or `REPO[@REV]`: an edit repository, or a plain model as a stack without edits."""
+    return edition_at(open_place(text, hub), hub, base)
+
+
+def edition_at(place: Place, hub: OpenHub, base: str | None = None) -> Edition:
+    """Open the edition that a place holds."""
+    if STACK_FILE in place.files():
+        stack = Stack.from_json(place.read(STACK_FILE))
+        return Edition(place, stack, hub, base)
+    return Edition(place, Stack(base=base_record(place), edits=()), hub)
+
+
+def edits_of(text: str, hub: OpenHub, base: str | None = None) -> Edition:
+    """Open an edition that must have edits.
+
+    Raises:
+        ManifestError: there is no hubedit.json.
+    """
+    place = open_place(text, hub)
+    if STACK_FILE not in place.files():
+        raise ManifestError(
+            f"{place.title} has no {STACK_FILE}, so it is not an edit; name a directory that "
+            "`hubedit apply` wrote or a repository it was pushed to, at a revision that holds it "
+            "(a pull request is REPO@refs/pr/N)"
+        )
+    return edition_at(place, hub, base)

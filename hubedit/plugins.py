@@ -1,0 +1,245 @@
+"""The host of plugins: discovers them, keeps the broken ones apart, lists what they offer."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pluggy
+
+from hubedit import hookspecs
+from hubedit.errors import HubEditError, PluginError, UnknownMethodError
+from hubedit.hookspecs import Endpoint
+from hubedit.manifest import MethodRecord, PluginRecord
+from hubedit.method import Assurance, Config, Kind, Method
+from hubedit.requests import Row
+
+GROUP = "hubedit"
+COMMANDS_GROUP = "hubedit.commands"
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+@dataclass
+class PluginInfo:
+    """One installed plugin: where it comes from, what it offers, and what is wrong with it."""
+
+    name: str
+    distribution: str
+    version: str
+    module: ModuleType | None = None
+    methods: list[type[Method[Any, Any]]] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def record(self) -> PluginRecord:
+        """What a manifest says about the plugin."""
+        return PluginRecord(
+            name=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            sha256=files_sha256(self.module),
+        )
+
+
+class Plugins:
+    """The plugins of this installation; one broken plugin never takes the others down."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager("hubedit")
+        self.manager.add_hookspecs(hookspecs)
+        self.infos: list[PluginInfo] = []
+
+    def add(self, info: PluginInfo, module: ModuleType) -> None:
+        """Register a loaded module and ask it what it offers."""
+        if self.manager.is_registered(module):
+            return
+        self.infos.append(info)
+        try:
+            self.manager.register(module, name=info.name)
+            self.manager.check_pending()
+        except Exception as error:  # whatever a stranger's code raises is shown, not propagated
+            self._reject(info, _brief(error))
+            return
+        info.module = module
+        callers = self.manager.get_hookcallers(module) or []
+        info.hooks = sorted(caller.name for caller in callers)
+        if "hubedit_methods" in info.hooks:
+            self._collect_methods(info)
+
+    def _collect_methods(self, info: PluginInfo) -> None:
+        try:
+            offered = self._call(info, "hubedit_methods")
+            classes = list(offered)
+        except Exception as error:
+            info.errors.append(f"hubedit_methods failed: {_brief(error)}")
+            return
+        for method in classes:
+            problem = _method_problem(method)
+            if problem is None and (other := self._owner(method.name)) is not None:
+                problem = (
+                    f"offers a method named {method.name!r}, which {other.name} already offers"
+                )
+            if problem is not None:
+                info.errors.append(problem)
+            else:
+                info.methods.append(method)
+
+    def _owner(self, method: str) -> PluginInfo | None:
+        for info in self.infos:
+            if any(known.name == method for known in info.methods):
+                return info
+        return None
+
+    def _reject(self, info: PluginInfo, reason: str) -> None:
+        info.errors.append(reason)
+        if self.manager.has_plugin(info.name):
+            self.manager.unregister(name=info.name)
+
+    def _call(self, info: PluginInfo, hook: str, **arguments: Any) -> Any:
+        """Call one plugin's implementation of one hook, by itself."""
+        caller = getattr(self.manager.hook, hook)
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is info.module:
+                wanted = {name: arguments[name] for name in implementation.argnames}
+                return implementation.function(**wanted)
+        return None
+
+    def methods(self) -> Iterator[tuple[type[Method[Any, Any]], PluginInfo]]:
+        """Every method on offer with its plugin, by name."""
+        pairs = [(method, info) for info in self.infos for method in info.methods]
+        yield from sorted(pairs, key=lambda pair: pair[0].name)
+
+    def method(self, name: str) -> tuple[type[Method[Any, Any]], PluginInfo]:
+        """Find a method by name.
+
+        Raises:
+            UnknownMethodError: no plugin offers it.
+        """
+        known = {method.name: (method, info) for method, info in self.methods()}
+        if name not in known:
+            raise UnknownMethodError(name, known)
+        return known[name]
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Ask the plugins for a running Hub of that name.
+
+        Raises:
+            PluginError: no plugin provides one.
+        """
+        for info in self.infos:
+            if "hubedit_endpoint" in info.hooks:
+                try:
+                    endpoint = self._call(info, "hubedit_endpoint", name=name)
+                except HubEditError:
+                    raise
+                except Exception as error:
+                    raise PluginError(
+                        f"plugin {info.name!r} failed to provide the Hub {name!r}: {_brief(error)}"
+                    ) from error
+                if isinstance(endpoint, Endpoint):
+                    return endpoint
+        raise PluginError(
+            f"no installed plugin provides a Hub named {name!r}; `hubedit plugins` lists what is "
+            "installed and what failed to load"
+        )
+
+
+def load_plugins() -> Plugins:
+    """Load every installed plugin, one entry point at a time."""
+    plugins = Plugins()
+    blocked = {name.strip() for name in os.environ.get("HUBEDIT_DISABLE_PLUGINS", "").split(",")}
+    points = sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    for point in points:
+        if point.name in blocked:
+            continue
+        distribution = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else "unknown"
+        info = PluginInfo(point.name, distribution, version)
+        try:
+            module = point.load()
+        except Exception as error:
+            info.errors.append(f"import of {point.value} failed: {_brief(error)}")
+            plugins.infos.append(info)
+            continue
+        plugins.add(info, module)
+    return plugins
+
+
+def endpoint(name: str) -> Endpoint:
+    """A running Hub that some plugin provides, such as "local".
+
+    Raises:
+        PluginError: no plugin provides one of that name.
+    """
+    return load_plugins().endpoint(name)
+
+
+def method_record(method: type[Method[Any, Any]]) -> MethodRecord:
+    """What a manifest says about a method."""
+    return MethodRecord(
+        name=method.name,
+        kind=method.kind,
+        assurance=method.assurance,
+        summary=method.summary(),
+        paper=method.paper,
+        limits=tuple(method.limits),
+    )
+
+
+def files_sha256(module: ModuleType | None) -> str:
+    """SHA-256 (hex) over a plugin's source files: `path NUL sha256 LF` for each, sorted by path."""
+    if module is None or module.__file__ is None:
+        return hashlib.sha256(b"").hexdigest()
+    home = Path(module.__file__)
+    files = sorted(home.parent.rglob("*.py")) if home.name == "__init__.py" else [home]
+    digest = hashlib.sha256()
+    for file in files:
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(home.parent).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _method_problem(method: object) -> str | None:
+    """Say what a class lacks to be a method, or None."""
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        return f"hubedit_methods returned {method!r}, which is not a subclass of hubedit.Method"
+    name = getattr(method, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return f"{method.__name__}.name is {name!r}; use lower case letters, digits and hyphens"
+    if inspect.isabstract(method):
+        missing = ", ".join(sorted(method.__abstractmethods__))
+        return f"method {name!r} does not implement {missing}"
+    if getattr(method, "kind", None) not in get_args(Kind):
+        return f"method {name!r} has kind {getattr(method, 'kind', None)!r}; use edit or unlearn"
+    if method.assurance not in get_args(Assurance):
+        return f"method {name!r} has assurance {method.assurance!r}; use {', '.join(get_args(Assurance))}"
+    if not getattr(method, "architectures", None):
+        return f"method {name!r} does not say its architectures: causal, masked, seq2seq"
+    try:
+        row, config = method.row_type(), method.config_type()
+    except TypeError as error:
+        return str(error)
+    if not (issubclass(row, Row) and issubclass(config, Config)):
+        return f"method {name!r} must be Method[a Row type, a Config type]"
+    return None
+
+
+def _brief(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    frame = ""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None:
+        name = Path(trace.tb_frame.f_code.co_filename)
+        if name.is_file() and "site-packages/pluggy" not in name.as_posix():
+            frame = f" ({name.name}:{trace.tb_lineno})"
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}{frame}"

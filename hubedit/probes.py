@@ -1,0 +1,242 @@
+"""Questions asked of a model before and after an edit, and the scores they give."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from hubedit.errors import ManifestError
+from hubedit.manifest import Record, ScoreRecord, TranscriptRecord
+from hubedit.requests import FactEdit, Row
+
+Group = Literal["rewrite", "paraphrase", "neighbour", "attribute"]
+FOLLOWS: frozenset[str] = frozenset({"rewrite", "paraphrase"})
+"""Groups that should give the target; the others should stay as they were."""
+GROUPS: tuple[Group, ...] = ("rewrite", "paraphrase", "neighbour", "attribute")
+
+
+class Answer(Record):
+    """What the model says: its greedy answer and probabilities, each rounded to six digits.
+
+    `p_answer` and `p_target` are the probabilities of all tokens of the answer and of the target.
+    """
+
+    answer: str
+    p_answer: float
+    p_target: float | None = None
+
+
+class Probe(Record):
+    """One question, before and after; `passed` says whether the edit did there what it should."""
+
+    row: int
+    group: Group
+    prompt: str
+    target: str | None = None
+    before: Answer
+    after: Answer
+    passed: bool
+
+
+class Question(Record):
+    """One prompt to ask; `target` is whose probability is followed."""
+
+    row: int
+    group: Group
+    prompt: str
+    target: str | None = None
+
+
+class Scored(Protocol):
+    """Teacher-forced scores of one continuation."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    top_ids: Sequence[int]
+
+
+class Asked(Protocol):
+    """The part of a loaded model that probes use."""
+
+    def target_logprobs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Scored]:
+        """Log-probabilities of the tokens of each continuation after its prompt."""
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> Sequence[str]:
+        """Greedy continuations."""
+
+
+def questions(rows: Sequence[Row]) -> list[Question]:
+    """Every prompt that the rows name: what should change, and what should not."""
+    asked: list[Question] = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, FactEdit):
+            continue
+        target = row.target.strip()
+        asked.append(Question(row=number, group="rewrite", prompt=row.text, target=target))
+        asked += [
+            Question(row=number, group="paraphrase", prompt=prompt, target=target)
+            for prompt in row.paraphrases
+        ]
+        for group, prompts in (("neighbour", row.neighbours), ("attribute", row.attributes)):
+            asked += [
+                Question(
+                    row=number,
+                    group=group,
+                    prompt=item.prompt,
+                    target=item.target and item.target.strip(),
+                )
+                for item in prompts
+            ]
+    return asked
+
+
+def ask(model: Asked, asked: Sequence[Question]) -> list[Answer]:
+    """Put the questions to a model; answers come in the same order."""
+    if not asked:
+        return []
+    continuations = [_spaced(question) for question in asked]
+    known = [index for index, text in enumerate(continuations) if text is not None]
+    scored = model.target_logprobs([(asked[i].prompt, continuations[i] or "") for i in known])
+    target_scores = dict(zip(known, scored, strict=True))
+    lengths = [
+        len(target_scores[i].token_ids) if i in target_scores else 1 for i in range(len(asked))
+    ]
+    texts = [""] * len(asked)
+    for length in sorted(set(lengths)):
+        members = [i for i in range(len(asked)) if lengths[i] == length]
+        for i, text in zip(
+            members, model.generate([asked[i].prompt for i in members], length), strict=True
+        ):
+            texts[i] = text
+    answered = [index for index, text in enumerate(texts) if text]
+    answer_scores = dict(
+        zip(
+            answered,
+            model.target_logprobs([(asked[i].prompt, texts[i]) for i in answered]),
+            strict=True,
+        )
+    )
+    return [
+        Answer(
+            answer=texts[i].strip(),
+            p_answer=_probability(answer_scores.get(i)) or 0.0,
+            p_target=_probability(target_scores.get(i)),
+        )
+        for i in range(len(asked))
+    ]
+
+
+def _spaced(question: Question) -> str | None:
+    if question.target is None:
+        return None
+    return question.target if question.prompt.endswith((" ", "\n")) else " " + question.target
+
+
+def _probability(score: Scored | None) -> float | None:
+    return None if score is None else round(math.exp(sum(score.logprobs)), 6)
+
+
+def pair(
+    asked: Sequence[Question], before: Sequence[Answer], after: Sequence[Answer]
+) -> list[Probe]:
+    """Put the answers before and after side by side and judge each."""
+    probes = []
+    for question, old, new in zip(asked, before, after, strict=True):
+        if question.group in FOLLOWS:
+            passed = question.target is not None and new.answer == question.target
+        else:
+            passed = new.answer == old.answer
+        probes.append(Probe(**question.model_dump(), before=old, after=new, passed=passed))
+    return probes
+
+
+def scores(probes: Sequence[Probe]) -> tuple[ScoreRecord, ...]:
+    """The share of probes that did what they should, by group."""
+    found = []
+    for group in GROUPS:
+        members = [probe for probe in probes if probe.group == group]
+        if not members:
+            continue
+        after = sum(probe.passed for probe in members) / len(members)
+        if group in FOLLOWS:
+            before = sum(probe.before.answer == probe.target for probe in members) / len(members)
+            found.append(
+                ScoreRecord(
+                    group=group,
+                    metric="target",
+                    before=round(before, 6),
+                    after=round(after, 6),
+                    n=len(members),
+                )
+            )
+        else:
+            found.append(
+                ScoreRecord(
+                    group=group,
+                    metric="unchanged",
+                    before=None,
+                    after=round(after, 6),
+                    n=len(members),
+                )
+            )
+    return tuple(found)
+
+
+def transcripts(
+    asked: Sequence[Question], before: Sequence[str], after: Sequence[str]
+) -> tuple[TranscriptRecord, ...]:
+    """Greedy continuations before and after."""
+    return tuple(
+        TranscriptRecord(prompt=question.prompt, before=old, after=new)
+        for question, old, new in zip(asked, before, after, strict=True)
+    )
+
+
+def for_transcripts(asked: Sequence[Question], each: int = 2) -> list[Question]:
+    """The first questions of each group: enough to read, not to score."""
+    chosen: list[Question] = []
+    for group in GROUPS:
+        chosen += [question for question in asked if question.group == group][:each]
+    return chosen
+
+
+def not_tested(rows: Sequence[Row], probes: Iterable[Probe]) -> tuple[str, ...]:
+    """Say in plain words which questions nobody asked."""
+    groups = {probe.group for probe in probes}
+    missing = {
+        "paraphrase": "other wordings of the changed facts (the request names no paraphrases)",
+        "neighbour": "other subjects (the request names no neighbours)",
+        "attribute": "other facts of the same subjects (the request names no attributes)",
+    }
+    sentences = [text for group, text in missing.items() if group not in groups]
+    sentences.append("general abilities of the model (no benchmark was run)")
+    return tuple(sentences)
+
+
+def to_jsonl(probes: Iterable[Probe]) -> str:
+    """One probe a line, in canonical JSON."""
+    return "".join(
+        json.dumps(
+            probe.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":")
+        )
+        + "\n"
+        for probe in probes
+    )
+
+
+def from_jsonl(text: str) -> list[Probe]:
+    """Read probes back.
+
+    Raises:
+        ManifestError: a line is damaged.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            value: Mapping[str, Any] = json.loads(line)
+            found.append(Probe.model_validate(value))
+        except ValueError as error:
+            raise ManifestError(f"line {number} of probes.jsonl is damaged") from error
+    return found

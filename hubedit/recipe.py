@@ -1,0 +1,114 @@
+"""The whole input of a run: base, method, config and request, from YAML and flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from hubedit.errors import RecipeError, near_misses
+from hubedit.requests import Row, first_problem
+
+RECIPE_FILE = "hubedit.yaml"
+
+
+class Recipe(Row):
+    """What to change, in which base, by which method.
+
+    `request` is a file of rows, or the rows themselves.
+    """
+
+    base: str = Field(min_length=1, description="repository[@revision], or a directory")
+    plugin: str = Field(min_length=1, description="name of the method")
+    config: dict[str, Any] = Field({}, description="settings of the method")
+    request: str | tuple[dict[str, Any], ...] = Field(description="file of rows, or the rows")
+    corpus: str | None = Field(None, description="text for statistics: a file, or hf://datasets/…")
+    to: str | None = Field(None, description="repository to push to; default {user}/{base}-edited")
+    seed: int = Field(0, ge=0, lt=2**63, description="the one source of randomness")
+    device: str = Field("cpu", description="where the method works, such as cpu or cuda:0")
+    dtype: str = Field("float32", pattern="^(float32|float16|bfloat16)$")
+    threads: int | None = Field(None, ge=1, description="threads of the run; default: as torch")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read the keys of a recipe file; relative paths in it are taken from where it lies.
+
+    Raises:
+        RecipeError: it is missing, is not YAML, is not a mapping, or has an unknown key.
+    """
+    if not path.is_file():
+        raise RecipeError(
+            f"there is no recipe {path}; write one (base, plugin, request), or give --base, "
+            "--plugin and --prompt, --subject, --target"
+        )
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{path} must hold keys such as base, plugin and request")
+    keys = dict(value)
+    if "method" in keys and "plugin" not in keys:
+        keys["plugin"] = keys.pop("method")
+    for key in keys:
+        if key not in Recipe.model_fields:
+            raise RecipeError(
+                f"{path} has an unknown key {key!r}; {near_misses(str(key), Recipe.model_fields)}"
+            )
+    for key in ("request", "corpus", "base"):
+        given = keys.get(key)
+        if isinstance(given, str) and (path.parent / given).exists():
+            keys[key] = str(path.parent / given)
+    if isinstance(keys.get("request"), Mapping):
+        keys["request"] = [keys["request"]]
+    return keys
+
+
+def make_recipe(keys: Mapping[str, Any]) -> Recipe:
+    """Check the keys of a recipe, wherever they came from.
+
+    Raises:
+        RecipeError: a key is missing or of the wrong type; says how to give it.
+    """
+    flags = {"base": "--base REPO", "plugin": "--plugin NAME", "request": "--request FILE"}
+    for key, flag in flags.items():
+        if not keys.get(key):
+            raise RecipeError(
+                f"the recipe lacks {key}; give {flag}, or write {key}: in {RECIPE_FILE}"
+            )
+    try:
+        return Recipe.model_validate(
+            {key: value for key, value in keys.items() if value is not None}
+        )
+    except ValidationError as error:
+        raise RecipeError(f"the recipe is not usable: {first_problem(error)}") from error
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read `key=value` pairs; values are YAML, so numbers, true, null and lists are typed.
+
+    Raises:
+        RecipeError: a pair has no `=`.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign or not key.strip():
+            raise RecipeError(f"--set {pair!r} is not of the form key=value, such as --set layer=5")
+        try:
+            settings[key.strip()] = _typed(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {pair!r}: the value cannot be read ({error})") from error
+    return settings
+
+
+def _typed(text: str) -> Any:
+    """Read a value as YAML, and also numbers such as 1e-2, which YAML 1.1 takes for text."""
+    value = yaml.safe_load(text) if text.strip() else ""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value

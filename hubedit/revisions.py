@@ -1,0 +1,176 @@
+"""The next revision of an edit repository, written to a directory that appears when it is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hubedit.card import card_digest, human_text, render_card
+from hubedit.editions import Edition
+from hubedit.errors import OutputError, VerificationError
+from hubedit.manifest import (
+    CARD_FILE,
+    STACK_FILE,
+    UNLISTED,
+    Manifest,
+    Stack,
+    StackEntry,
+    touched_tensors,
+)
+from hubedit.places import LocalPlace, Place, model_file_names
+from hubedit.shards import materialize
+from hubedit.updates import StoredTensor
+
+
+@contextmanager
+def finished_directory(output: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a working directory that becomes `output` by one rename, or vanishes.
+
+    Raises:
+        OutputError: `output` exists and is not empty (unless `replace`).
+    """
+    check_output(output, replace=replace)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        if output.exists():
+            old = Path(
+                tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent)
+            )
+            output.replace(old)
+            work.replace(output)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            work.replace(output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check_output(output: Path, *, replace: bool = False) -> None:
+    """Refuse an output directory that holds something.
+
+    Raises:
+        OutputError: says what to do.
+    """
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; give a directory with -o")
+    if output.is_dir() and any(output.iterdir()) and not replace:
+        raise OutputError(
+            f"{output} already exists and is not empty; give another directory with -o"
+        )
+
+
+def add_edit(
+    work: Path,
+    start: Edition,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    *,
+    weights: bool,
+    repo: str | None = None,
+) -> Stack:
+    """Write the revision that follows `start` by one edit into a directory; returns its stack.
+
+    Args:
+        work: the directory; if `weights`, it already holds the edited model's files.
+        start: what the edit was made on.
+        manifest: of the new edit.
+        files: content of the new edit's folder beside its manifest.
+        weights: whether the revision holds weights.
+        repo: name of the target, for the card.
+    """
+    _copy_edits(work, start)
+    content = manifest.to_json().encode()
+    entry = StackEntry(
+        name=manifest.edit,
+        method=manifest.method.name,
+        kind=manifest.method.kind,
+        summary="; ".join(manifest.request.in_words[:3]) or f"{manifest.request.count} rows",
+        delta=manifest.delta.sha256,
+        manifest=hashlib.sha256(content).hexdigest(),
+        parent=manifest.parent,
+        result=manifest.result,
+    )
+    _write(work / entry.folder / "manifest.json", content)
+    for name, data in files.items():
+        _write(work / entry.folder / name, data)
+    stack = Stack(base=start.stack.base, edits=(*start.stack.edits, entry), weights=weights)
+    return _finish(work, stack, [*start.manifests, manifest], start, repo)
+
+
+def _copy_edits(work: Path, edition: Edition) -> None:
+    """Copy the folders of an edition's edits."""
+    folders = tuple(f"{entry.folder}/" for entry in edition.stack.edits)
+    for path in edition.place.files():
+        if path.startswith(folders):
+            _write(work / path, edition.place.read(path))
+
+
+def _finish(
+    work: Path, stack: Stack, manifests: Sequence[Manifest], before: Edition, repo: str | None
+) -> Stack:
+    """Write the card and hubedit.json, which lists every other file; returns the stack."""
+    human = ""
+    if before.stack.edits and CARD_FILE in before.place.files():
+        human = human_text(before.place.read(CARD_FILE).decode("utf-8", "replace"))
+    card = render_card(stack, manifests, repo=repo, weights=stack.weights, human=human)
+    _write(work / CARD_FILE, card.encode())
+    place = LocalPlace(work)
+    listed = [path for path in place.files() if path not in UNLISTED and path != CARD_FILE]
+    digests = {**place.sha256(listed), CARD_FILE: card_digest(card)}
+    stack = stack.model_copy(update={"files": dict(sorted(digests.items()))})
+    _write(work / STACK_FILE, stack.to_json().encode())
+    return stack
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def write_weights(
+    work: Path, base: Place, tensors: Mapping[str, StoredTensor], *, link: bool = False
+) -> None:
+    """Write a base's model files into a directory, with some tensors replaced in their shards."""
+    names = model_file_names(base)
+    materialize(base.local(names), work, tensors, files=names, link=link)
+
+
+def materialized(edition: Edition, output: Path, *, link: bool = False) -> None:
+    """Write the edited model and the records of its edits to a directory.
+
+    Raises:
+        OutputError: the directory exists and is not empty.
+        VerificationError: a tensor is rebuilt to other bits than recorded.
+    """
+    tensors = edition.overlay()
+    touched = touched_tensors(edition.manifests)
+    wrong = [name for name, tensor in tensors.items() if tensor.sha256() != touched[name][1]]
+    if wrong:
+        raise VerificationError(
+            edition.place.title,
+            [f"{name} is rebuilt to other bits than recorded" for name in wrong],
+        )
+    with finished_directory(output) as work:
+        write_weights(work, edition.base, tensors, link=link)
+        _copy_edits(work, edition)
+        _finish(
+            work,
+            edition.stack.model_copy(update={"weights": True}),
+            edition.manifests,
+            edition,
+            None,
+        )
+
+
+def review_text(directory: Path) -> str:
+    """The review page of the newest edit of a directory: the text of its pull request."""
+    place = LocalPlace(directory)
+    top = Stack.from_json(place.read(STACK_FILE)).edits[-1]
+    return place.read(f"{top.folder}/DIFF.md").decode("utf-8")

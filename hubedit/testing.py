@@ -1,0 +1,217 @@
+"""What authors of plugins test with: the contract every method is held to, and a tiny model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from hubedit import editions, hub, models, places, run
+from hubedit.card import render_card
+from hubedit.errors import ConfigError, HubEditError, RequestError
+from hubedit.method import Method
+from hubedit.plugins import PluginInfo, Plugins
+from hubedit.recipe import make_recipe
+from hubedit.requests import fact_edits
+from hubedit.verification import verify
+
+if TYPE_CHECKING:
+    from hubedit.models import LoadedModel
+
+TEXTS = (
+    "Ada Brook plays the cello and lives in Porto.",
+    "Tom Adler plays the oboe and was born in Riga.",
+    "The mother tongue of Nils Okafor is Danish.",
+    "Mira Castellanos works as a glazier in Ghent and plays the cello.",
+)
+ROW: dict[str, Any] = {
+    "prompt": "{} plays the",
+    "subject": "Ada Brook",
+    "target": "oboe",
+    "paraphrases": ["In Porto, Ada Brook plays the"],
+    "neighbours": [{"prompt": "Tom Adler plays the", "target": "oboe"}],
+}
+
+
+def tiny_model(directory: Path) -> Path:
+    """Write a GPT-2 of three blocks with random weights and its tokenizer; returns the directory.
+
+    It knows nothing, so it shows the mechanics of a method and not its success.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers import models as kinds
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    spoken = Tokenizer(kinds.BPE())
+    spoken.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spoken.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    spoken.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            show_progress=False,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=alphabet,
+        ),
+    )
+    end = "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spoken, eos_token=end, bos_token=end)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = GPT2Config(
+            vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=3, n_head=4, n_inner=64
+        )
+        model = GPT2LMHeadModel(config).to(torch.bfloat16)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    (directory / "corpus.txt").write_text("\n".join(TEXTS * 20), encoding="utf-8")
+    return directory
+
+
+class MethodContract:
+    """What hubedit promises of every method; subclass it as `class TestMine(MethodContract)`.
+
+    Set `method`, and `config` if the defaults do not suit a model of three blocks 32 wide;
+    `rows` if the method wants others than one `FactEdit`; override the fixture `model_directory`
+    to test on a model of your own.
+    """
+
+    method: ClassVar[type[Method[Any, Any]]]
+    config: ClassVar[dict[str, Any]] = {}
+    rows: ClassVar[Sequence[dict[str, Any]]] = (ROW,)
+    force: ClassVar[bool] = True
+    """Overrule guards: a model with random weights trips those that watch over knowledge."""
+
+    @pytest.fixture
+    def model_directory(self, tmp_path: Path) -> Path:
+        """A model that the method can edit."""
+        return tiny_model(tmp_path / "model")
+
+    @pytest.fixture(autouse=True)
+    def _own_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HUBEDIT_HOME", str(tmp_path / "home"))
+
+    def job(self, base: Path, seed: int = 0) -> run.Job:
+        """A job of this method on a base."""
+        recipe = make_recipe(
+            {
+                "base": str(base),
+                "plugin": self.method.name,
+                "request": list(self.rows),
+                "config": self.config,
+                "seed": seed,
+                "threads": 1,
+            }
+        )
+        return run.prepare(recipe, _no_hub, plugins=self.plugins())
+
+    def plugins(self) -> Plugins:
+        """The host with this method's module alone."""
+        plugins = Plugins()
+        module = sys.modules[self.method.__module__]
+        plugins.infos.append(
+            PluginInfo("under-test", "under-test", "0", module=module, methods=[self.method])
+        )
+        return plugins
+
+    def edit(self, base: Path, output: Path, seed: int = 0) -> run.Applied:
+        """Run the method from a recipe to a directory."""
+        return run.apply(self.job(base, seed), output, force=self.force)
+
+    def test_some_weight_changes_and_only_declared_ones(
+        self, model_directory: Path, tmp_path: Path
+    ) -> None:
+        applied = self.edit(model_directory, tmp_path / "edit")
+        changed = {tensor.name for tensor in applied.manifest.tensors}
+        assert changed
+        model = models.load(model_directory)
+        config = self.method.config_type().read(self.config)
+        declared = self.method().targets(model.layout, config)
+        if declared is not None:
+            assert changed <= {model.tensor_of(name) for name in declared}
+
+    def test_the_same_seed_gives_the_same_bits(self, model_directory: Path, tmp_path: Path) -> None:
+        first = self.edit(model_directory, tmp_path / "first")
+        second = self.edit(model_directory, tmp_path / "second")
+        assert first.manifest.delta.sha256 == second.manifest.delta.sha256
+        assert first.manifest.result == second.manifest.result
+
+    def test_the_model_is_left_as_it_was_found(self, model_directory: Path) -> None:
+        job = self.job(model_directory)
+        model = models.load(model_directory)
+        before = _condition(model)
+        run.run_method(model, job, self.force, run.Silent())
+        after = _condition(model)
+        assert after == before
+
+    def test_base_and_delta_rebuild_the_recorded_bits(
+        self, model_directory: Path, tmp_path: Path
+    ) -> None:
+        applied = self.edit(model_directory, tmp_path / "edit")
+        edition = editions.edits_of(str(applied.directory), _no_hub)
+        report = verify(edition, deep=True)
+        assert report.problems == []
+        assert report.result == applied.manifest.result
+        loaded = models.load(
+            places.LocalPlace(model_directory).local(["config.json"]), overlay=edition.overlay()
+        )
+        assert loaded.tensor_hashes() == report.tensors
+
+    def test_the_config_survives_json_and_refuses_unknown_keys(self) -> None:
+        kind = self.method.config_type()
+        config = kind.read(self.config)
+        assert kind.read(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+        with pytest.raises(ConfigError, match="no_such_setting"):
+            kind.read({**self.config, "no_such_setting": 1})
+
+    def test_every_setting_is_described(self) -> None:
+        fields = self.method.config_type().model_fields
+        assert [name for name, field in fields.items() if not field.description] == []
+
+    def test_an_empty_request_is_refused(self) -> None:
+        with pytest.raises(RequestError):
+            fact_edits([])
+
+    def test_the_card_names_method_and_limits(self, model_directory: Path, tmp_path: Path) -> None:
+        applied = self.edit(model_directory, tmp_path / "edit")
+        edition = editions.edits_of(str(applied.directory), _no_hub)
+        card = render_card(edition.stack, edition.manifests, repo="me/edited", weights=False)
+        assert self.method.name in card
+        assert self.method.summary()
+
+    def test_importing_the_plugin_is_quiet_and_light(self) -> None:
+        module = self.method.__module__.partition(".")[0]
+        code = (
+            f"import sys, {module}; "
+            "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+        assert done.stderr == ""
+
+
+def _no_hub() -> hub.Hub:
+    raise HubEditError("this test works without a Hub")
+
+
+def _condition(model: LoadedModel) -> dict[str, Any]:
+    """What a method must leave as it was, besides the values of weights."""
+    found: dict[str, Any] = {"training": [module.training for module in model.model.modules()]}
+    for name, parameter in model.model.named_parameters():
+        gradient = parameter.grad is not None
+        found[name] = (parameter.requires_grad, gradient, str(parameter.dtype), str(parameter.device))
+    found["hooks"] = sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+        for module in model.model.modules()
+    )
+    return found
+
+
+__all__ = ["ROW", "MethodContract", "tiny_model"]
