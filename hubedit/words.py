@@ -1,0 +1,162 @@
+"""How an edit is said in words: what the card, the review page and the terminal have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from hubedit.manifest import BaseRecord, Manifest, RequestRecord, ScoreRecord
+from hubedit.markdown import counted, figure, nbytes, percent
+
+SHOWN = 20
+"""How many items of a request are shown before the rest is left to manifest.json."""
+
+_NOUNS = {"FactEdit": ("fact", "facts")}
+_TASKS = {"edit": "change", "unlearn": "forget"}
+
+GROUPS = {
+    "rewrite": "what was asked for",
+    "paraphrase": "the same in other words",
+    "neighbour": "facts about others",
+    "attribute": "other facts of the same subjects",
+}
+METRICS = {"target": "answers with the target", "unchanged": "answers as before"}
+MARKS = {
+    ("target", True): "✓ target",
+    ("target", False): "✗ not the target",
+    ("unchanged", True): "✓ unchanged",
+    ("unchanged", False): "✗ changed",
+}
+ASSURANCE = {
+    "exact": (
+        "The method reaches exactly the state that it promises, by its construction; "
+        "its limits are listed below."
+    ),
+    "certified": (
+        "A mathematical bound says how far the result can be from the ideal one, "
+        "under the conditions of the method's paper."
+    ),
+    "approximate": (
+        "The method aims at the change, and the scores show how far it got. Nothing proves that "
+        "the old answer cannot come back in other words, in other contexts or after more training."
+    ),
+    "guardrail": (
+        "The knowledge is still in the weights. What changed is what the model says when asked."
+    ),
+}
+UNLEARNED = (
+    "This is not a proof of deletion: other copies and descendants of the base, caches, logs and "
+    "documents that a system retrieves from still hold what was to be forgotten here."
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of a table of scores."""
+
+    group: str
+    measure: str
+    before: str
+    after: str
+    n: int
+
+
+def asked(request: RequestRecord) -> tuple[str, ...]:
+    """What was asked, one item each, at most `SHOWN`; none of an undisclosed request."""
+    return request.in_words[:SHOWN] if request.disclosed else ()
+
+
+def task(manifest: Manifest) -> str:
+    """The request by its size: `16 facts to change`."""
+    noun, nouns = _NOUNS.get(manifest.request.type, ("row", "rows"))
+    return f"{counted(manifest.request.count, noun, nouns)} to {_TASKS[manifest.method.kind]}"
+
+
+def headline(manifest: Manifest) -> str:
+    """The edit in one line: its only fact in words, else its size."""
+    words = asked(manifest.request)
+    if len(words) == 1 and manifest.request.count == 1:
+        return words[0]
+    return task(manifest)
+
+
+def base_name(base: BaseRecord) -> str:
+    """The base by its repository, or by the name of its directory."""
+    return base.repo or PurePath(base.directory or "a local directory").name
+
+
+def facts(manifest: Manifest) -> str:
+    """The size of the change on one line."""
+    tensors = manifest.tensors
+    changed = sum(tensor.elements_changed for tensor in tensors)
+    norms = [tensor.relative_norm for tensor in tensors if tensor.relative_norm is not None]
+    ranks = sorted({tensor.rank for tensor in tensors if tensor.rank is not None})
+    parts = [
+        f"{len(tensors):,} of {counted(manifest.base.tensors, 'tensor')}",
+        f"{percent(changed / manifest.base.parameters)} of all elements"
+        if 0 < changed <= manifest.base.parameters
+        else f"{changed:,} elements",
+    ]
+    if norms:
+        parts.append(f"relative norm {'up to ' if len(norms) > 1 else ''}{figure(max(norms))}")
+    if ranks:
+        parts.append(f"rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else ""))
+    parts.append(f"delta {nbytes(manifest.delta.nbytes)}")
+    return " · ".join(parts)
+
+
+def score_table(scores: Sequence[ScoreRecord]) -> list[Score]:
+    """The scores in words; a share that stands for whole probes says how many."""
+    return [
+        Score(
+            group=f"{score.group}: {GROUPS[score.group]}" if score.group in GROUPS else score.group,
+            measure=METRICS.get(score.metric, score.metric),
+            before=percent(score.before),
+            after=_share(score.after, score.n),
+            n=score.n,
+        )
+        for score in scores
+    ]
+
+
+def outcome(scores: Sequence[ScoreRecord]) -> str:
+    """The scores after the edit, on one line."""
+    return " · ".join(
+        f"{score.group} {_share(score.after, score.n)}"
+        + (" unchanged" if score.metric == "unchanged" else "")
+        for score in scores
+    )
+
+
+def overruled(manifest: Manifest) -> tuple[str, ...]:
+    """The guards that were overruled; by their number alone if the request is undisclosed."""
+    reasons = manifest.overruled
+    if manifest.request.disclosed or not reasons:
+        return reasons
+    return (f"{counted(len(reasons), 'guard')}, whose words could quote the undisclosed request",)
+
+
+def undisclosed(manifest: Manifest) -> str:
+    """What stands in place of a request that is not disclosed."""
+    return (
+        f"The request is not disclosed: {task(manifest)}. Its prompts, its answers and what the "
+        "method recorded about them are not shown here."
+    )
+
+
+def probe_measure(group: str) -> str:
+    """What a probe of that group should do: `target` or `unchanged`."""
+    return "target" if group in {"rewrite", "paraphrase"} else "unchanged"
+
+
+def mark(group: str, passed: bool | None) -> str:
+    """The verdict on one probe."""
+    return "–" if passed is None else MARKS[probe_measure(group), passed]
+
+
+def _share(share: float, n: int) -> str:
+    whole = round(share * n)
+    if n and abs(share - whole / n) < 1e-5:
+        return f"{percent(whole / n)} ({whole:,} of {n:,})"
+    return percent(share)
