@@ -70,10 +70,11 @@ class Hub:
         from huggingface_hub import HfApi, constants
         from huggingface_hub.utils import disable_progress_bars
 
-        self.url = (endpoint.url if endpoint else constants.ENDPOINT).rstrip("/")
-        self.token: str | None = endpoint.token if endpoint else None
+        named = endpoint.url if endpoint else os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+        self.url = named.rstrip("/")
         self.cache: Path | None = endpoint.home / "hub" if endpoint else None
-        if urlsplit(self.url).hostname not in {"huggingface.co", "hub-ci.huggingface.co"}:
+        self.token: str | bool | None = endpoint.token if endpoint else _own_token(self.url)
+        if not _is_hugging_face(self.url):
             # a server cannot refuse the client's Xet uploads, and only huggingface.co answers them
             constants.HF_HUB_DISABLE_XET = True
         if not sys.stderr.isatty():
@@ -143,7 +144,7 @@ class Hub:
         """
         from huggingface_hub import errors, get_token
 
-        if self.token is None and get_token() is None:
+        if self.token is False or (self.token is None and get_token() is None):
             raise AccessError(
                 f"pushing to {self.url} needs a token: run `hf auth login`, set HF_TOKEN, or use --local "
                 "for the embedded Hub"
@@ -377,6 +378,21 @@ class Hub:
             )
             for item in commits
         ]
+
+
+def _is_hugging_face(url: str) -> bool:
+    return urlsplit(url).hostname in {"huggingface.co", "hub-ci.huggingface.co"}
+
+
+def _own_token(url: str) -> str | bool | None:
+    """The token for an endpoint: None lets the client find it, False keeps it from sending one.
+
+    The token file of the default home belongs to huggingface.co; another endpoint gets a token
+    only from HF_TOKEN, or from the file of a home of its own.
+    """
+    if _is_hugging_face(url) or "HF_HOME" in os.environ or "HF_TOKEN_PATH" in os.environ:
+        return None
+    return os.environ.get("HF_TOKEN") or False
 
 
 def _literal(path: str) -> str:

@@ -179,7 +179,7 @@ def open_place(text: str, hub: Callable[[], Hub]) -> Place:
     path = Path(text).expanduser()
     if path.is_dir():
         return LocalPlace(path)
-    if text.startswith((".", "/", "~")) or text.count("/") > 1:
+    if text.startswith((".", "/", "~")) or text.partition("@")[0].count("/") > 1:
         raise RecipeError(
             f"there is no directory {text}; give one, or a repository such as owner/name"
         )

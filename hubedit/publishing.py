@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hubedit.card import card_digest, human_text, render_card
 from hubedit.editions import Edition, OpenHub, edition_at, edits_of, open_edition
 from hubedit.errors import AccessError, HubError, NotOnHubError, PushConflictError, RecipeError
 from hubedit.hub import Hub, Pushed
@@ -103,6 +104,8 @@ class PushPlan:
     """Sizes of the files that are new or other than on the Hub."""
     kept: Mapping[str, str]
     """Digests of files that the target keeps beside those of this directory."""
+    card: str
+    """The card that the target has, if it is one of hubedit's: what people wrote on it stays."""
     title: str
 
 
@@ -153,7 +156,11 @@ def plan_push(
     title = f"{stack.edits[-1].method}: {stack.edits[-1].summary}".replace("\n", " ")
     title = title if len(title) <= 100 else title[:99] + "…"
     kept = {path: digest for path, digest in present.items() if path not in own}
-    plan = PushPlan(target.repo, target.head, target.head is None, not direct, sending, kept, title)
+    card = ""
+    if target.edition is not None and CARD_FILE in target.edition.place.files():
+        card = target.edition.place.read(CARD_FILE).decode("utf-8", "replace")
+    new = target.head is None
+    plan = PushPlan(target.repo, target.head, new, not direct, sending, kept, card, title)
     return plan, target
 
 
@@ -176,10 +183,17 @@ def publish(directory: Path, hub: Hub, plan: PushPlan, *, body: str) -> Pushed:
         hub.create(plan.repo, private=True)
         parent = hub.commit(plan.repo)
     files: dict[str, Path | bytes] = {path: directory / path for path in plan.files}
-    stack = Stack.from_json((directory / STACK_FILE).read_bytes())
-    if plan.kept:
-        listed = dict(sorted({**plan.kept, **stack.files}.items()))
-        files[STACK_FILE] = stack.model_copy(update={"files": listed}).to_json().encode()
+    edition = edits_of(str(directory), lambda: hub)
+    card = render_card(
+        edition.stack,
+        edition.manifests,
+        repo=plan.repo,
+        weights=edition.stack.weights,
+        human=human_text(plan.card or edition.place.read(CARD_FILE).decode("utf-8")),
+    )
+    listed = {**plan.kept, **edition.stack.files, CARD_FILE: card_digest(card)}
+    stack = edition.stack.model_copy(update={"files": dict(sorted(listed.items()))})
+    files |= {CARD_FILE: card.encode(), STACK_FILE: stack.to_json().encode()}
     pushed = hub.push(
         plan.repo,
         files,

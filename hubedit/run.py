@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubedit import __version__, diff, editions, places, probes, publishing, revisions
+from hubedit.context import Run, Silent, Talk
+from hubedit.corpora import read_corpus
 from hubedit.delta import encode
 from hubedit.editions import Edition
 from hubedit.errors import ConfigError, MethodError, PluginError, UnsupportedModelError

@@ -66,7 +66,15 @@ def tiny_model(directory: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = GPT2Config(
-            vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=3, n_head=4, n_inner=64
+            
+            vocab_size=len(tokenizer),
+            n_positions=128,
+            n_embd=32,
+            n_layer=3,
+            n_head=4,
+            n_inner=64,
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         )
         model = GPT2LMHeadModel(config).to(torch.bfloat16)
     model.save_pretrained(directory)

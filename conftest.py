@@ -1,0 +1,42 @@
+"""Every test has its own home, one thread, and no way to the real Hub."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+import pytest
+
+from hubedit.cli import run
+from hubedit.testing import tiny_model
+
+pytest_plugins = ["hubedit_localhub.fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUBEDIT_HOME", str(tmp_path / "hubedit-home"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HUBEDIT_DEBUG", "HUBEDIT_DISABLE_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A model with random weights that every test may read."""
+    return tiny_model(tmp_path_factory.mktemp("tiny") / "tiny")
+
+
+@pytest.fixture
+def hubedit(capsys):
+    """Run one command line in this process; gives its exit status, stdout and stderr."""
+
+    def call(*arguments):
+        status = run([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
