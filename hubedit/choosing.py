@@ -1,0 +1,180 @@
+"""Chooses the kind of update that a change is stored as, and says why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hubedit.floats import NARROW, to_double, widen
+from hubedit.stored import StoredTensor
+from hubedit.updates import KINDS, LowRank, Replace, Update, add_product, apply
+
+Change = Sequence[Update] | StoredTensor
+"""What a method did to one tensor: the updates it recorded, or the tensor it left behind."""
+
+MAX_GRID_ERROR = 1e-5
+MAX_COMPONENT_ERROR = 1e-4
+_PLAIN = {
+    "F64": "<f8", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4",
+    "I32": "<i4", "U64": "<u8", "I64": "<i8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the change of one tensor is stored, and why.
+
+    `kind` is that of the update, or `none` where nothing changed; `nbytes` is what it stores.
+    """
+
+    name: str
+    kind: str
+    nbytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """One tensor before and after.
+
+    Digests are `StoredTensor.sha256`. `relative_norm` is ‖after − before‖ / ‖before‖ (Frobenius, in
+    float64), or None where it is no finite number. `nbytes` is what the update stores.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256_before: str
+    sha256_after: str
+    kind: str
+    rank: int | None
+    elements_changed: int
+    elements_total: int
+    relative_norm: float | None
+    nbytes: int
+
+
+def choose(change: Change, before: StoredTensor) -> tuple[Update | None, StoredTensor, str]:
+    """The update to store, the tensor it makes, and the reason; no update where nothing changed.
+
+    Updates that are all of low rank stay so if the grid holds them well and they are smaller than
+    the tensor. Everything else becomes the smallest exact kind.
+
+    Raises:
+        DeltaError: the change does not fit the tensor.
+        NonFiniteUpdateError: NaN or infinity would be written.
+    """
+    if isinstance(change, StoredTensor):
+        return _smallest(before, Replace(change).apply(before), "changed in place")
+    low_rank = [update for update in change if isinstance(update, LowRank)]
+    if not change or len(low_rank) < len(change):
+        why = "updates of several kinds" if low_rank else "values replaced"
+        return _smallest(before, _carried_out(change, before), why)
+    refused = _too_high(low_rank, before)
+    if refused is None:
+        update, error = LowRank.concatenate(low_rank).rounded()
+        if error.overall <= MAX_GRID_ERROR and error.component <= MAX_COMPONENT_ERROR:
+            after = apply(update, before)
+            if after == before:
+                return None, before, f"nothing changes once rounded to {before.dtype}"
+            reason = f"rank {update.rank} of {before.shape[0]} × {before.shape[1]}"
+            return update, after, reason
+        refused = (
+            f"the factors' grid would move the update by {error.overall:.1g} "
+            f"(one component by {error.component:.1g})"
+        )
+    return _smallest(before, _carried_out(change, before), refused)
+
+
+def compare(name: str, before: StoredTensor, after: StoredTensor, update: Update) -> TensorChange:
+    """Describe one changed tensor."""
+    return TensorChange(
+        name=name,
+        dtype=before.dtype,
+        shape=before.shape,
+        sha256_before=before.sha256(),
+        sha256_after=after.sha256(),
+        kind=update.kind,
+        rank=update.rank,
+        elements_changed=_changed(before, after).size,
+        elements_total=before.size,
+        relative_norm=_relative_norm(before, after),
+        nbytes=update.nbytes(before.size),
+    )
+
+
+def _too_high(updates: Sequence[LowRank], before: StoredTensor) -> str | None:
+    """Say why factors are not worth storing, or None; sizes are of all updates together."""
+    rank = sum(update.rank for update in updates)
+    rows, columns = updates[0].shape
+    if rank > min(rows, columns):
+        return f"the ranks of {len(updates)} updates add up to {rank}, above the smaller side"
+    nbytes = 4 * rank * (rows + columns)
+    if nbytes >= before.nbytes:
+        return f"factors of rank {rank} take {nbytes} bytes, and the tensor {before.nbytes}"
+    return None
+
+
+def _carried_out(updates: Sequence[Update], before: StoredTensor) -> StoredTensor:
+    """The tensor after updates in their order, rounded to the dtype at the end alone."""
+    if not any(isinstance(update, LowRank) for update in updates):
+        for update in updates:
+            before = apply(update.stored_as(before.dtype), before)
+        return before
+    working = before.rounded_to("F32")
+    for update in updates:
+        if isinstance(update, LowRank):
+            working = add_product(working, update.left, update.right)
+        else:
+            working = apply(update.stored_as("F32"), working)
+    return Replace(working.rounded_to(before.dtype)).apply(before)
+
+
+def _smallest(
+    before: StoredTensor, after: StoredTensor, why: str
+) -> tuple[Update | None, StoredTensor, str]:
+    """The smallest kind that stores a tensor exactly; the first in the table of equal ones."""
+    changed = _changed(before, after)
+    if not changed.size:
+        return None, before, f"{why}, and no bit of it is other than before"
+    costs = {
+        kind: cost for kind in KINDS.values() if (cost := kind.cost(before, changed)) is not None
+    }
+    best = min(costs, key=lambda kind: costs[kind])
+    share = f"{changed.size} of {before.size} elements changed"
+    return best.between(after, changed), after, f"{why}; {share}, {best.kind} is smallest"
+
+
+def _changed(before: StoredTensor, after: StoredTensor) -> npt.NDArray[np.int64]:
+    """Flat positions of the elements whose bits differ; of bytes, where elements are smaller."""
+    if before.width is None:
+        return np.flatnonzero(before.data != after.data)
+    return np.flatnonzero(before.bits() != after.bits())
+
+
+def _relative_norm(before: StoredTensor, after: StoredTensor) -> float | None:
+    """‖after − before‖ / ‖before‖ to six digits, or None where it is no finite number."""
+    moved = whole = 0.0
+    for begin in range(0, before.size, 1 << 20):
+        part = slice(begin, begin + (1 << 20))
+        old, new = _values(before, part), _values(after, part)
+        if old is None or new is None:
+            return None
+        with np.errstate(all="ignore"):
+            moved += float(np.square(new - old).sum())
+            whole += float(np.square(old).sum())
+    if not whole or not math.isfinite(moved) or not math.isfinite(whole):
+        return None
+    return float(f"{math.sqrt(moved / whole):.6g}")
+
+
+def _values(tensor: StoredTensor, part: slice) -> npt.NDArray[np.float64] | None:
+    """Some elements as float64, or None where the dtype holds no plain real numbers."""
+    if tensor.dtype in NARROW:
+        return to_double(widen(tensor.bits()[part], tensor.dtype))
+    plain = _PLAIN.get(tensor.dtype)
+    return None if plain is None else tensor.data.view(plain)[part].astype(np.float64)

@@ -1,0 +1,192 @@
+"""Copies of a model's directory in which some tensors are changed in place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from hubedit.checkpoint import CHUNK, Checkpoint, DirectorySource
+from hubedit.errors import DeltaError, OutputError, near_misses
+from hubedit.stored import StoredTensor
+
+_FICLONE = 0x40049409
+_OTHER_WEIGHTS = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data",
+    ".gguf", ".tflite", ".npz", ".ot", ".mlmodel", ".pkl", ".pickle", ".safetensors.index.json",
+    ".bin.index.json",
+)  # fmt: skip
+"""How files end that hold weights again, or list such files: copies would stay unedited."""
+
+
+def materialize(
+    source_dir: Path | str,
+    target_dir: Path | str,
+    changes: Mapping[str, StoredTensor] | Mapping[str, Callable[[], StoredTensor]],
+    *,
+    files: Iterable[str] | None = None,
+    link: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Copy a model's directory with some tensors changed; headers and order of bytes stay.
+
+    The copy is made beside the target and takes its name when it is complete. One tensor is in
+    memory at a time, where `changes` are functions.
+
+    Args:
+        source_dir: a directory with a model; links in it are followed.
+        target_dir: does not exist, or is empty.
+        changes: the new tensors by name, or functions that return them.
+        files: names of the files to copy, relative with `/`; by default all that are not hidden and
+            hold no weights beside those of the checkpoint.
+        link: hard-link files without changes where the system can, instead of copying them.
+        progress: called with a file's name, bytes done and bytes in all, after each file.
+
+    Raises:
+        OutputError: the target holds something, or cannot be written.
+        DeltaError: a tensor does not exist, or has another dtype or shape.
+        UnsupportedModelError: the source holds no model that can be read.
+    """
+    source, target = Path(source_dir), Path(target_dir)
+    checkpoint = Checkpoint.open(DirectorySource(source))
+    by_file: dict[str, list[str]] = {}
+    for name in sorted(changes):
+        if name not in checkpoint.tensors:
+            raise DeltaError(
+                f"the model has no tensor {name!r}; {near_misses(name, checkpoint.tensors)}"
+            )
+        by_file.setdefault(checkpoint.tensors[name].file, []).append(name)
+    names = sorted(set(files) if files is not None else _copied(source, checkpoint))
+    left_out = sorted(set(by_file) - set(names))
+    if left_out:
+        raise DeltaError(
+            f"{left_out[0]} holds tensors to change and is not among the files to copy"
+        )
+    absent = [name for name in names if not _inside(source, name).is_file()]
+    if absent:
+        raise OutputError(f"{source} has no file {absent[0]!r} to copy")
+    sizes = {name: (source / name).stat().st_size for name in names}
+    done, total = 0, sum(sizes.values())
+    with _finished(target) as work:
+        for name in names:
+            copy = _inside(work, name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            touched = by_file.get(name, [])
+            if not (link and not touched and _linked(source / name, copy)):
+                _copy(source / name, copy)
+                _overwrite(copy, checkpoint, {tensor: changes[tensor] for tensor in touched})
+            done += sizes[name]
+            if progress is not None:
+                progress(name, done, total)
+
+
+def _copied(source: Path, checkpoint: Checkpoint) -> Iterator[str]:
+    """Every file that is not hidden and holds no weights beside the checkpoint's."""
+    for folder, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name).relative_to(source).as_posix()
+            others = name.startswith(".") or name.endswith(_OTHER_WEIGHTS)
+            if path in checkpoint.files or not others:
+                yield path
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """The path of a file in a directory; the name must not lead out of it."""
+    parts = name.split("/")
+    if not all(parts) or ".." in parts or "." in parts or os.path.isabs(name):
+        raise OutputError(f"{name!r} is no name of a file within a model's directory")
+    return directory / name
+
+
+@contextmanager
+def _finished(target: Path) -> Iterator[Path]:
+    """Give a working directory that becomes the target by one rename, or vanishes."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} already exists and is not an empty directory; give another")
+    work: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        )
+        yield work
+        work.chmod(0o755)
+        if target.is_dir():
+            target.rmdir()
+        work.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error}") from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _linked(source: Path, copy: Path) -> bool:
+    try:
+        os.link(os.path.realpath(source), copy)
+    except OSError:
+        return False
+    return True
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy a file's content: shared where the file system can, else within the kernel."""
+    with source.open("rb") as old, copy.open("xb") as new:
+        if not _cloned(old.fileno(), new.fileno()) and not _copied_by_kernel(old, new):
+            shutil.copyfileobj(old, new, CHUNK)
+
+
+def _cloned(old: int, new: int) -> bool:
+    """Let a new, empty file share the blocks of an old one."""
+    try:
+        import fcntl
+
+        fcntl.ioctl(new, _FICLONE, old)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _copied_by_kernel(old: BinaryIO, new: BinaryIO) -> bool:
+    """Copy without passing through this process; False, and nothing written, where it cannot."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    done, size = 0, os.fstat(old.fileno()).st_size
+    while done < size:
+        try:
+            step = os.copy_file_range(old.fileno(), new.fileno(), size - done, done, done)
+        except OSError:
+            if done:
+                raise
+            return False
+        if not step:
+            raise OSError(errno.EIO, "a file became shorter while it was copied", old.name)
+        done += step
+    return True
+
+
+def _overwrite(
+    copy: Path,
+    checkpoint: Checkpoint,
+    changes: Mapping[str, StoredTensor | Callable[[], StoredTensor]],
+) -> None:
+    """Write tensors at their places in a copied file, and settle it on the disk."""
+    with copy.open("r+b") as file:
+        for name, change in changes.items():
+            info = checkpoint.tensors[name]
+            tensor = change if isinstance(change, StoredTensor) else change()
+            if (tensor.dtype, tensor.shape) != (info.dtype, info.shape):
+                raise DeltaError(
+                    f"{name!r} is stored as {info.dtype} {list(info.shape)}, and {tensor.dtype} "
+                    f"{list(tensor.shape)} was given"
+                )
+            file.seek(info.begin)
+            file.write(tensor.data.data)
+        file.flush()
+        os.fsync(file.fileno())
