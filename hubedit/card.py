@@ -35,6 +35,7 @@ _LICENSES = (
 )
 """Licences that the Hub knows by name; for any other it wants `other` and the name beside it."""
 
+_NEWLINE = re.compile(r"\r\n?")
 _TASKS = {
     "causal": ("AutoModelForCausalLM", "text-generation"),
     "masked": ("AutoModelForMaskedLM", "fill-mask"),
@@ -106,7 +107,7 @@ def render_card(
         starts=STARTS,
         ends=ENDS,
     )
-    written = human.strip("\n")
+    written = _NEWLINE.sub("\n", human).strip("\n")
     return (
         text.replace(f"{STARTS}\n{ENDS}", f"{STARTS}\n\n{written}\n\n{ENDS}") if written else text
     )
@@ -153,7 +154,7 @@ def card_digest(card: str) -> Sha256:
 
 
 def _lines(card: str) -> list[str]:
-    return card.replace("\r\n", "\n").split("\n")
+    return _NEWLINE.sub("\n", card).split("\n")
 
 
 def _marked(lines: Sequence[str]) -> tuple[int, int] | None:
