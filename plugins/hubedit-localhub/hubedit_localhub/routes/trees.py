@@ -42,8 +42,6 @@ def _expanded(history: History, commit: pygit2.Commit, items: list[dict[str, Any
             "title": title(found),
             "date": iso(found.commit_time),
         }
-        if item["type"] == "file":
-            item["securityFileStatus"] = {"status": "unscanned"}
 
 
 def tree(call: Call) -> Response:
@@ -125,16 +123,20 @@ def refs(call: Call) -> Response:
     return answer(found)
 
 
+def _need_free(git: pygit2.Repository, ref: str) -> None:
+    for taken in git.references:
+        if taken == ref:
+            raise Refusal(409, f"Reference {ref} already exists")
+        # References are files: `a` and `a/b` cannot both be.
+        if taken.startswith(f"{ref}/") or ref.startswith(f"{taken}/"):
+            raise Refusal(409, f"Reference {taken} already exists, so {ref} cannot")
+
+
 def _create(repo: Repo, ref: str, target: pygit2.Oid) -> None:
     with repo.lock():
         git = repo.git()
-        if ref in git.references:
-            raise Refusal(409, f"Reference {ref} already exists")
-        try:
-            git.references.create(ref, target)
-        except (ValueError, pygit2.GitError) as error:
-            # `a` and `a/b` cannot both be branches.
-            raise Refusal(409, f"Reference {ref} cannot be created: {error}") from None
+        _need_free(git, ref)
+        git.references.create(ref, target)
 
 
 def create_branch(call: Call) -> Response:
@@ -179,8 +181,7 @@ def create_tag(call: Call) -> Response:
     author = signature(call.need_account().user)
     with repo.lock():
         git = repo.git()
-        if ref in git.references:
-            raise Refusal(409, f"Reference {ref} already exists")
+        _need_free(git, ref)
         git.create_tag(name, target, pygit2.enums.ObjectType.COMMIT, author, str(message))
     return answer({"success": True})
 

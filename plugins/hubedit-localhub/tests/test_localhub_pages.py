@@ -1,0 +1,97 @@
+"""Pages: what people see, and that nobody's text becomes a program."""
+
+from __future__ import annotations
+
+import json
+
+import httpx2
+import pytest
+from hubedit_localhub import LocalHub
+from huggingface_hub import CommitOperationAdd, HfApi
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(autouse=True)
+def repositories(api: HfApi) -> None:
+    api.create_repo("me/open")
+    api.create_repo("me/hidden", private=True)
+    card = f"---\ntags: [a]\n---\n# A card\n\n{EVIL} [x](javascript:alert(1)) **bold**\n"
+    stack = {"format": 1, "edits": [{"folder": "edits/0001-rome", "method": "rome"}]}
+    operations = [
+        CommitOperationAdd("README.md", card.encode()),
+        CommitOperationAdd("hubedit.json", json.dumps(stack).encode()),
+        CommitOperationAdd(f"{EVIL.replace('/', '')}.txt", b"x"),
+    ]
+    api.create_commit("me/open", operations, commit_message=f"add {EVIL}")
+    api.create_tag("me/open", tag="edits/v1")
+    changed = card.replace("A card", "A better card").encode()
+    api.create_commit(
+        "me/open",
+        [CommitOperationAdd("README.md", changed)],
+        commit_message=f"better {EVIL}",
+        commit_description=f"because {EVIL}",
+        create_pr=True,
+    )
+
+
+def test_pages_show_cards_stacks_and_pull_requests(api: HfApi, localhub: LocalHub) -> None:
+    head = str(api.model_info("me/open").sha)
+    pages = {
+        "/": ["me/open"],
+        "/me/open": [
+            "<h1>A card</h1>",
+            "<strong>bold</strong>",
+            "0001-rome",
+            "edits/v1",
+            "#1 better",
+        ],
+        "/me/open/tree/edits%2Fv1": ["<h1>A card</h1>", "resolve/edits%2Fv1/README.md"],
+        "/me/open/discussions/1": [
+            '<span class="removed"># -# A card'[:22],
+            "A better card",
+            "refs/pr/1",
+        ],
+        f"/me/open/commit/{head}": ["hubedit.json", "+# A card"],
+        "/me/open/blob/main/README.md": ["<h1>A card</h1>"],
+    }
+    for path, wanted in pages.items():
+        answer = httpx2.get(localhub.url + path)
+        assert answer.status_code == 200, path
+        for text in wanted:
+            assert text in answer.text, (path, text)
+        assert "<script" not in answer.text
+        assert 'href="javascript:' not in answer.text
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+    assert (
+        httpx2.get(f"{localhub.url}/static/style.css")
+        .headers["content-type"]
+        .startswith("text/css")
+    )
+
+
+def test_private_pages_open_with_a_session_and_the_token_leaves_the_address(
+    localhub: LocalHub,
+) -> None:
+    with httpx2.Client(base_url=localhub.url) as browser:
+        assert "me/hidden" not in browser.get("/").text
+        assert browser.get("/me/hidden").status_code == 401
+        answer = browser.get(f"/me/hidden?token={localhub.token}")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/me/hidden")
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert localhub.token.lower() not in cookie
+        assert browser.get("/me/hidden").status_code == 200
+        assert "me/hidden" in browser.get("/").text
+        talk = {"title": "by cookie", "description": ""}
+        assert browser.post("/api/models/me/hidden/discussions", json=talk).status_code == 401
+        name, value = next(iter(browser.cookies.items()))
+        for forged in (value.replace("me:", "ada:"), value[:-1] + "x", "me:9999999999:", ""):
+            answer = httpx2.get(f"{localhub.url}/me/hidden", cookies={name: forged})
+            assert answer.status_code == 401
+    answer = httpx2.get(f"{localhub.url}/me/hidden?token=hf_wrong")
+    assert answer.status_code in (303, 401)
+    assert "set-cookie" not in answer.headers
