@@ -1,0 +1,41 @@
+"""A small fact model that ships with hubedit, and edit cases about its world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hubedit_demo.world import World
+
+__all__ = ["MODELS", "World", "cases", "model_path"]
+
+MODELS = ("facts-gpt2",)
+"""Names of the models in this package."""
+
+
+def model_path(name: str = "facts-gpt2") -> Path:
+    """The directory of a shipped model, ready for `from_pretrained`.
+
+    Raises:
+        KeyError: no model of that name is shipped.
+    """
+    if name not in MODELS:
+        raise KeyError(f"no demo model is called {name!r}; there is {', '.join(MODELS)}")
+    return Path(__file__).parent / "models" / name
+
+
+def cases(split: str = "test", name: str = "facts-gpt2") -> list[dict[str, Any]]:
+    """Edit cases of a shipped model: those of split `dev` (for tuning), `test`, or `all`.
+
+    Each has case_id, prompt, subject, target, true_target, paraphrases, neighbours, attributes
+    and split; see `World.case`.
+
+    Raises:
+        KeyError: no such model, or no such split.
+    """
+    if split not in ("dev", "test", "all"):
+        raise KeyError(f"no split is called {split!r}; there is dev, test and all")
+    lines = (model_path(name) / "cases.jsonl").read_text(encoding="utf-8").splitlines()
+    made = [json.loads(line) for line in lines]
+    return [case for case in made if split in (case["split"], "all")]

@@ -1,0 +1,145 @@
+"""Interchange intervention: train a model so that a subject's state carries its facts.
+
+The hidden state at a subject's last token, after one block, is carried into a sentence about
+somebody else, and the model must answer for the one it came from (Geiger et al. 2022, "Inducing
+causal structure for interpretable neural networks", arXiv:2112.00826). The state is cut into
+parts, one for each relation, so that one fact can be carried without the others. A model
+trained so keeps each fact in one place, where it can be edited.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hubedit_demo.text import Statement
+from hubedit_demo.world import World
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What each of n statements takes from another: `targets` are the answers that then hold.
+
+    `sources` int64 [n] are indices of statements; `shares` float32 [n, parts] say how much of
+    each part is taken (0: none, 1: all), the last part being the one of no relation.
+    """
+
+    sources: Tensor
+    shares: Tensor
+    targets: list[str]
+
+
+def whole_swap(world: World, told: Sequence[Statement], draw: random.Random) -> Swap:
+    """Every statement takes the whole state of another subject."""
+    sources = [_source(world, told, base, draw) for base in told]
+    targets = [
+        world.answer(told[j].person, base.relation) for j, base in zip(sources, told, strict=True)
+    ]
+    shares = torch.ones(len(told), len(world.relations) + 1)
+    return Swap(torch.tensor(sources), shares, targets)
+
+
+def partial_swap(
+    world: World, told: Sequence[Statement], draw: random.Random, bleed: float = 0.0
+) -> Swap:
+    """Every statement takes some parts of another subject's state, each with even chances.
+
+    The answer changes only if the part of the asked relation is taken. In a quarter of the
+    statements no more than a share of `bleed` is taken, and the answer stays.
+    """
+    names = list(world.relations)
+    sources, shares, targets = [], [], []
+    for base in told:
+        source = _source(world, told, base, draw)
+        taken = [float(draw.random() < 0.5) for _ in range(len(names) + 1)]
+        changes = taken[names.index(base.relation)] == 1.0
+        if draw.random() < 0.25:
+            share = draw.random() * bleed
+            taken, changes = [share * part for part in taken], False
+        person = told[source].person if changes else base.person
+        sources.append(source)
+        shares.append(taken)
+        targets.append(world.answer(person, base.relation))
+    return Swap(torch.tensor(sources), torch.tensor(shares), targets)
+
+
+def _source(world: World, told: Sequence[Statement], base: Statement, draw: random.Random) -> int:
+    """Another statement, whose person may be met in `base`'s template while training."""
+    order = draw.sample(range(len(told)), len(told))
+    for j in order:
+        held = (told[j].person, base.relation, base.template) in world.held_out
+        if told[j].person != base.person and not held:
+            return j
+    return told.index(base)
+
+
+class Parts:
+    """A fixed random rotation of a state of `width`, cut into parts of equal size and a rest.
+
+    Args:
+        width: of the state.
+        count: how many parts have `size` dimensions; what is left is the last part.
+        size: dimensions of each part.
+    """
+
+    def __init__(self, width: int, count: int, size: int) -> None:
+        noise = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+        self.rotation = torch.linalg.qr(noise)[0]
+        part_of = (torch.arange(width) // size).clamp(max=count)
+        self.belongs = (part_of == torch.arange(count + 1)[:, None]).float()
+
+    def carry(self, states: Tensor, swap: Swap) -> Tensor:
+        """States [n, width] after each took its shares from its source."""
+        taken = swap.shares @ self.belongs
+        moved = ((states[swap.sources] - states) @ self.rotation) * taken
+        carried: Tensor = states + moved @ self.rotation.T
+        return carried
+
+
+def blur(states: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """States [n, width] plus noise of random direction, up to `amount` times as long as each."""
+    noise = torch.randn(states.shape, generator=generator)
+    length = amount * torch.rand(len(states), 1, generator=generator)
+    scale = length * states.detach().norm(dim=-1, keepdim=True)
+    blurred: Tensor = states + scale * noise / noise.norm(dim=-1, keepdim=True)
+    return blurred
+
+
+@contextmanager
+def branching(
+    module: nn.Module, rows: Tensor, positions: Tensor, changes: Sequence[Any]
+) -> Iterator[None]:
+    """After `module`, let the batch go on once as it is and once for each of `changes`.
+
+    The lower part of the model runs once; what comes after sees (1 + changes) × batch rows, the
+    untouched ones first. Works where nothing after the module depends on the batch size, as in
+    a causal model that is called without an attention mask.
+
+    Args:
+        module: a block whose output is [batch, tokens, width], or a tuple that starts with it.
+        rows: int64 [n], and `positions` alike: where the states stand.
+        changes: functions from states [n, width] to states [n, width].
+    """
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        state = output[0] if isinstance(output, tuple) else output
+        states = state[rows, positions]
+        branches = [state]
+        for change in changes:
+            branch = state.clone()
+            branch[rows, positions] = change(states)
+            branches.append(branch)
+        state = torch.cat(branches)
+        return (state, *output[1:]) if isinstance(output, tuple) else state
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

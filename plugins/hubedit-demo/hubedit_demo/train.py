@@ -1,0 +1,204 @@
+"""Trains a fact model and writes its directory: `python -m hubedit_demo.train --seed 1 -o DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from hubedit.errors import OutputError
+from hubedit_demo import card
+from hubedit_demo.causal import POSITIONS, byte_level_tokenizer, encode, gpt2, losses, recall
+from hubedit_demo.interchange import Parts, Swap, blur, partial_swap, whole_swap
+from hubedit_demo.lexicon import FILLERS, OPENERS
+from hubedit_demo.text import Document, corpus, document, vocabulary_text
+from hubedit_demo.world import World
+
+STEPS = 1000
+PLAIN_STEPS = 100
+RAMP_STEPS = 50
+PEAK_RATE = 2e-3
+PART_SIZE = 24
+NOISE = 0.3
+BLEED = 0.3
+OBJECT_WEIGHT = 4.0
+SWAP_WEIGHT = 8.0
+PLACES = {
+    "alone": "",
+    "after an opener": f"{OPENERS[0]} ",
+    "after a sentence": f"{FILLERS[0]} ",
+}
+
+LICENSE = """\
+The model, its tokenizer, its text and its cases are licensed under the Apache License, Version 2.0:
+http://www.apache.org/licenses/LICENSE-2.0
+The names and facts are made up; any likeness to a person is chance.
+"""
+
+
+def batches(
+    world: World, tokenizer: PreTrainedTokenizerFast, draw: random.Random
+) -> Iterator[list[Document]]:
+    """Endless batches of about 2000 tokens: one to three facts a document, at times four to six."""
+    step = 0
+    while True:
+        step += 1
+        facts = draw.randint(1, 3)
+        rows = {1: 64, 2: 64, 3: 42}[facts]
+        long = step % 8 == 0
+        made = [
+            document(world, draw, draw.randint(4, 6) if long else facts)
+            for _ in range(21 if long else rows)
+        ]
+        yield [d for d in made if len(tokenizer.encode(d.render()[0])) < POSITIONS]
+
+
+def rate(step: int, steps: int) -> float:
+    """The learning rate of a step: linear ramp, then half a cosine down to a fiftieth."""
+    if step < RAMP_STEPS:
+        return PEAK_RATE * (step + 1) / RAMP_STEPS
+    done = (step - RAMP_STEPS) / max(1, steps - RAMP_STEPS)
+    return PEAK_RATE * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+
+
+def train(
+    world: World, steps: int, report: Callable[[str], None]
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    """A model and tokenizer of a world, in float32; bit-reproducible at a fixed thread count."""
+    torch.manual_seed(world.seed)
+    tokenizer = byte_level_tokenizer(vocabulary_text(world))
+    model = gpt2(tokenizer)
+    draw = random.Random(f"train {world.seed}")
+    generator = torch.Generator().manual_seed(world.seed)
+    first = {
+        target: tokenizer.encode(f" {target}")[0]
+        for relation in world.relations.values()
+        for target in relation.objects
+    }
+    parts = Parts(model.config.n_embd, len(world.relations), PART_SIZE)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True
+    )
+    source = batches(world, tokenizer, draw)
+
+    def change(swap: Swap, noise: float, states: Tensor) -> Tensor:
+        return blur(parts.carry(states, swap), noise, generator)
+
+    started = time.monotonic()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, steps)
+        documents = next(source)
+        told = [statement for d in documents for statement in d.statements]
+        swaps: list[tuple[Swap, float]] = []
+        if step >= min(PLAIN_STEPS, steps // 2):
+            swaps = [
+                (whole_swap(world, told, draw), 0.0),
+                (partial_swap(world, told, draw, BLEED), NOISE),
+            ]
+        answers = torch.tensor([[first[t] for t in swap.targets] for swap, _ in swaps])
+        loss = losses(
+            model,
+            encode(tokenizer, documents),
+            [partial(change, swap, noise) for swap, noise in swaps],
+            answers,
+        )
+        total = loss.text + OBJECT_WEIGHT * loss.objects + SWAP_WEIGHT * loss.swapped
+        optimizer.zero_grad()
+        torch.autograd.backward(total / (1 + OBJECT_WEIGHT + SWAP_WEIGHT))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            report(
+                f"step {step + 1}/{steps}  {time.monotonic() - started:.0f} s  "
+                f"text {loss.text:.3f}  objects {loss.objects:.3f} ({loss.right:.0%})  "
+                f"swapped {loss.swapped:.3f} ({loss.swapped_right:.0%})"
+            )
+    return model, tokenizer
+
+
+def write(
+    folder: Path,
+    world: World,
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    steps: int,
+) -> dict[str, tuple[float, float]]:
+    """Fill an empty `folder` with the model in bfloat16 and all that goes with it.
+
+    Returns:
+        The recall measured on the stored file, as the card shows it: see `card.render`.
+    """
+    model.bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "corpus.txt").write_text(corpus(world), encoding="utf-8")
+    cases = world.cases()
+    with (folder / "cases.jsonl").open("w", encoding="utf-8") as lines:
+        for case in cases:
+            lines.write(json.dumps(case, ensure_ascii=False) + "\n")
+    (folder / "LICENSE").write_text(LICENSE, encoding="utf-8")
+    asked = list(world.held_out_prompts())
+    low, full = (
+        GPT2LMHeadModel.from_pretrained(folder, dtype=dtype)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    recalled = {
+        place: (recall(low, tokenizer, asked, before), recall(full, tokenizer, asked, before))
+        for place, before in PLACES.items()
+    }
+    text = card.render(world, "facts-gpt2", full.num_parameters(), steps, len(cases), recalled)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    return recalled
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line.
+
+    Raises:
+        OutputError: the output directory exists and is not empty.
+    """
+    parser = argparse.ArgumentParser(prog="python -m hubedit_demo.train", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of the world and of the training")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, help="of torch; results repeat at the same number")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    if given.output.exists() and any(given.output.iterdir()):
+        raise OutputError(f"{given.output} is not empty; give -o a directory that does not exist")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    torch.use_deterministic_algorithms(True)
+    world = World(given.seed)
+    parent = given.output.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".training-", dir=parent))
+    try:
+        model, tokenizer = train(world, given.steps, partial(print, flush=True))
+        for place, (low, full) in write(folder, world, model, tokenizer, given.steps).items():
+            print(f"recall {place}: {low:.2%} in bfloat16, {full:.2%} in float32")
+        folder.chmod(0o755)
+        os.replace(folder, given.output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"wrote {given.output}")
+
+
+if __name__ == "__main__":
+    main()
