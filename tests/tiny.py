@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hubedit.updates import LowRank
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -120,6 +121,19 @@ def make(
     tensors = {rename(name): value.detach().to(dtype) for name, value in model.named_parameters()}
     write_tensors(directory, tensors | dict(extra or {}), shards=3 if sharded else 1)
     return directory
+
+
+def without_prefix(name: str) -> str:
+    """A GPT-2 parameter's name as the files of the first releases have it."""
+    return name.removeprefix("transformer.")
+
+
+def factors(rows: int, columns: int, *, rank: int = 1, seed: int = 1) -> LowRank:
+    """A random low-rank update of a matrix [rows, columns]."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(rows, rank, generator=generator)
+    right = torch.randn(rank, columns, generator=generator)
+    return LowRank(left.numpy(), right.numpy())
 
 
 def write_tensors(directory: Path, tensors: Mapping[str, torch.Tensor], *, shards: int = 1) -> None:

@@ -1,0 +1,123 @@
+"""What can be loaded, for editing and for use, and how the rest is refused."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hubedit import models
+from hubedit.errors import (
+    ConfigError,
+    UnmappedTensorError,
+    UnsupportedModelError,
+)
+from hubedit.layouts import LAYOUTS
+from hubedit.mapping import from_torch, same_bits
+
+MLP = "transformer.h.1.mlp.c_proj.weight"
+EMBEDDINGS = "transformer.wte.weight"
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make(tmp_path_factory.mktemp("gpt2"))
+
+
+def test_an_unknown_family_is_told_which_ones_are_known(tmp_path):
+    directory = tiny.make(tmp_path)
+    tiny.set_config(directory, model_type="gpt99")
+    with pytest.raises(UnsupportedModelError) as caught:
+        models.load(directory)
+    assert all(family in str(caught.value) for family in LAYOUTS)
+
+
+def test_a_quantised_checkpoint_is_refused_with_the_way_out(tmp_path):
+    directory = tiny.make(tmp_path)
+    tiny.set_config(directory, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UnsupportedModelError, match=r"gptq.*then quantise the result"):
+        models.load(directory)
+
+
+def test_a_model_with_code_of_its_own_is_refused(tmp_path):
+    directory = tiny.make(tmp_path)
+    tiny.set_config(directory, auto_map={"AutoModelForCausalLM": "modeling.Mine"})
+    with pytest.raises(UnsupportedModelError, match="auto_map"):
+        models.load(directory)
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    directory = tiny.make(tmp_path)
+    torch.save(tiny.read_tensors(directory), directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(UnsupportedModelError, match=r"pytorch_model\.bin alone.*save_pretrained"):
+        models.load(directory)
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path):
+    directory = tiny.make(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (directory / name).unlink()
+    with pytest.raises(UnsupportedModelError, match=r"tokenizer\.json"):
+        models.load(directory)
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path):
+    with pytest.raises(UnsupportedModelError, match=r"no config\.json"):
+        models.load(tmp_path)
+
+
+def test_incomplete_files_are_refused(tmp_path):
+    directory = tiny.make(tmp_path)
+    tensors = tiny.read_tensors(directory)
+    del tensors[MLP]
+    tiny.write_tensors(directory, tensors)
+    with pytest.raises(UnmappedTensorError, match=r"lack 'transformer\.h\.1\.mlp\.c_proj\.weight'"):
+        models.load(directory)
+
+
+def test_an_unknown_dtype_or_device_is_refused(gpt2):
+    with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+        models.load(gpt2, dtype="bfloat")
+    with pytest.raises(ConfigError, match="the device 'nonsense'"):
+        models.load(gpt2, device="nonsense")
+
+
+def test_loading_opens_no_connection(gpt2, monkeypatch):
+    def refused(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    assert models.load(gpt2).generate(["Ada"], 1)
+
+
+def test_loading_writes_nothing_to_the_terminal(gpt2, capfd):
+    models.load(gpt2)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_for_use_holds_the_edited_tensors_exactly(tmp_path, dtype):
+    directory = tiny.make(tmp_path / "base", tied=True, rename=tiny.without_prefix, dtype=dtype)
+    kind = {torch.float32: "F32", torch.bfloat16: "BF16"}[dtype]
+    new = torch.randn(tiny.INNER, tiny.WIDTH).to(dtype)
+    overlay = {"h.1.mlp.c_proj.weight": from_torch(new, kind)}
+    used, words = models.load_for_use(directory, overlay)
+    assert same_bits(used.get_parameter(MLP).detach(), new)
+    tensors = tiny.read_tensors(directory) | {"h.1.mlp.c_proj.weight": new}
+    tiny.write_tensors(directory, tensors)
+    plain = AutoModelForCausalLM.from_pretrained(directory)
+    for (name, one), (_, other) in zip(
+        used.named_parameters(), plain.named_parameters(), strict=True
+    ):
+        assert same_bits(one.detach(), other.detach()), name
+    assert words("Ada")["input_ids"] == AutoTokenizer.from_pretrained(directory)("Ada")["input_ids"]
+
+
+def test_a_model_for_use_refuses_tensors_it_does_not_have(gpt2):
+    with pytest.raises(UnmappedTensorError, match=r"'model\.nothing'"):
+        models.load_for_use(gpt2, {"model.nothing": from_torch(torch.zeros(2), "F32")})
