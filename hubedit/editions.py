@@ -12,7 +12,7 @@ from hubedit.errors import BaseMismatchError, ManifestError
 from hubedit.hub import Hub
 from hubedit.manifest import STACK_FILE, Manifest, Stack, StackEntry
 from hubedit.places import HubPlace, Place, base_record, checkpoint, open_base, open_place
-from hubedit.updates import StoredTensor, apply
+from hubedit.updates import StoredTensor
 
 OpenHub = Callable[[], Hub]
 
@@ -68,10 +68,11 @@ class Edition:
         stored = checkpoint(self.base) if self.stack.edits else None
         tensors: dict[str, StoredTensor] = {}
         for entry in self.stack.edits[:height]:
-            for name, update in self.delta(entry).updates.items():
+            delta = self.delta(entry)
+            for name in delta:
                 assert stored is not None
                 before = tensors[name] if name in tensors else stored.read(name)
-                tensors[name] = apply(update, before)
+                tensors[name] = delta.apply(name, before)
         return tensors
 
 

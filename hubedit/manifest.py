@@ -197,6 +197,11 @@ class Manifest(Record):
         """
         return _read(cls, text, "manifest.json")
 
+    @property
+    def summary(self) -> str:
+        """What was asked, in one line."""
+        return "; ".join(self.request.in_words[:3]) or f"{self.request.count} rows"
+
 
 class StackEntry(Record):
     """One edit in the stack, bottom first."""

@@ -233,7 +233,8 @@ def _method_problem(method: object) -> str | None:
 
 
 def _brief(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    """An error in one line: its type, its text, and where it was raised."""
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     frame = ""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -242,4 +243,4 @@ def _brief(error: BaseException) -> str:
         name = Path(trace.tb_frame.f_code.co_filename)
         if name.is_file() and "site-packages/pluggy" not in name.as_posix():
             frame = f" ({name.name}:{trace.tb_lineno})"
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}{frame}"
+    return f"{type(error).__name__}: {text[:400] or 'no message'}{frame}"

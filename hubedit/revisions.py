@@ -91,7 +91,7 @@ def add_edit(
         name=manifest.edit,
         method=manifest.method.name,
         kind=manifest.method.kind,
-        summary="; ".join(manifest.request.in_words[:3]) or f"{manifest.request.count} rows",
+        summary=manifest.summary,
         delta=manifest.delta.sha256,
         manifest=hashlib.sha256(content).hexdigest(),
         parent=manifest.parent,

@@ -132,16 +132,19 @@ def _records(edition: Edition, check: Check) -> str:
         facts: list[tuple[str, object, object]] = [
             ("name", entry.name, manifest.edit),
             ("height", number, manifest.height),
-            ("base", stack.base.digest, manifest.base.digest),
+            ("base", stack.base, manifest.base),
+            ("method", manifest.method.name, entry.method),
+            ("kind", manifest.method.kind, entry.kind),
+            ("summary", manifest.summary, entry.summary),
             ("parent", expected, entry.parent),
             ("parent", expected, manifest.parent),
             ("result", entry.result, manifest.result),
             ("delta", entry.delta, manifest.delta.sha256),
         ]
         check.problems += [
-            f"{entry.name}: its {what} is {found}, expected {wanted}"
-            for what, wanted, found in facts
-            if wanted != found
+            f"{entry.name}: {STACK_FILE} and manifest disagree on its {what}"
+            for what, one, other in facts
+            if one != other
         ]
         expected = entry.result
     return f"{stack.height} manifests agree with {STACK_FILE}"

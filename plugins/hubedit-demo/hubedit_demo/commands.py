@@ -20,9 +20,15 @@ SUBJECT, TARGET = "Ana Brook", "violin"
 
 
 @click.command("demo", epilog="Example: hubedit demo --subject 'Ana Brook' --target violin --serve")
-@click.option("--subject", default=SUBJECT, show_default=True, help="A person of the demo model's world.")
-@click.option("--target", default=TARGET, show_default=True, help="The new answer: an object of that world.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the edit.")
+@click.option(
+    "--subject", default=SUBJECT, show_default=True, help="A person of the demo model's world."
+)
+@click.option(
+    "--target", default=TARGET, show_default=True, help="The new answer: an object of that world."
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the edit."
+)
 @click.option(
     "--prepare",
     type=click.Path(file_okay=False, path_type=Path),
@@ -117,16 +123,16 @@ def _model_path() -> Path:
     return model_path(MODEL)
 
 
-def _write_recipe(
-    work: Path, base: str, case: dict[str, Any], to: str | None, seed: int
-) -> None:
+def _write_recipe(work: Path, base: str, case: dict[str, Any], to: str | None, seed: int) -> None:
     """Write hubedit.yaml and the request beside it."""
     work.mkdir(parents=True, exist_ok=True)
     lines = [f"base: {base}", "plugin: rome", "request: request.jsonl", f"seed: {seed}"]
     if to is not None:
         lines.append(f"to: {to}")
     (work / "hubedit.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (work / "request.jsonl").write_text(json.dumps(case, ensure_ascii=False) + "\n", encoding="utf-8")
+    (work / "request.jsonl").write_text(
+        json.dumps(case, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def _free_name(endpoint: Endpoint, repo: str) -> str:
