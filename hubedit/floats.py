@@ -104,7 +104,8 @@ def _shifted(values: npt.NDArray[Any], shift: npt.NDArray[Any]) -> npt.NDArray[A
 def to_double(bits: Bits32) -> Doubles:
     """Float64 of float32 bit patterns; exact, also where the thread flushes subnormals."""
     if hardware_rounds_as_defined():
-        return bits.view(np.float32).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return bits.view(np.float32).astype(np.float64)
     magnitude = bits & np.uint32(0x7FFFFFFF)
     wide = magnitude.astype(np.uint64)
     found = (wide << np.uint64(29)) + np.uint64(896 << 52)

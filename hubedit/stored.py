@@ -174,7 +174,7 @@ def raw(array: npt.NDArray[Any]) -> Raw:
 
 
 def float_array(values: Any) -> npt.NDArray[np.float32]:
-    """An array or torch tensor of floats as float32, C-contiguous, of the same shape.
+    """An array or torch tensor of floats as float32, C-contiguous, of the same shape; a copy.
 
     Raises:
         DeltaError: it is not an array of floats.
@@ -182,7 +182,7 @@ def float_array(values: Any) -> npt.NDArray[np.float32]:
     stored = StoredTensor.from_array(values)
     if stored.dtype not in (*NARROW, "F64"):
         raise DeltaError(f"floats are needed, and values of dtype {stored.dtype} were given")
-    return stored.rounded_to("F32").data.view("<f4").reshape(stored.shape)
+    return stored.rounded_to("F32").data.view("<f4").reshape(stored.shape).copy()
 
 
 def nonfinite(bits: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.bool_]:
