@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -24,6 +25,7 @@ from hubedit.card import (
 from hubedit.diff import render_diff
 from hubedit.errors import ManifestError
 from hubedit.manifest import Manifest, Stack, files_digest, result_digest, touched_tensors
+from hubedit.stored import StoredTensor
 
 GALLERY = Path(__file__).parent.parent / "model_cards"
 CASES = sorted(path.parent.name for path in GALLERY.glob("*/hubedit.json"))
@@ -275,3 +277,37 @@ def test_hostile_records_render_inert(one, two, three):
             card_of("one-fact") if text is body else (render_diff(first, probes_of("one-fact")))
         )
         assert headings == re.findall(r"^## (.*)$", expected, re.M)
+
+
+def snippets():
+    text = (GALLERY.parent / "docs" / "edit-repository.md").read_text("utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_chain_is_checked_by_hand_as_the_docs_say(case, monkeypatch, capsys):
+    monkeypatch.chdir(GALLERY / case)
+    exec(snippets()[0], {})
+    stack, _ = load(case)
+    printed = capsys.readouterr().out.split("\n")
+    assert printed[:-1] == [f"{entry.name} {entry.result}" for entry in stack.edits]
+
+
+def test_a_tensor_is_checked_by_hand_as_the_docs_say(tmp_path):
+    from safetensors.numpy import save_file
+
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    save_file({"a": np.zeros(1, np.float16), "w": values}, tmp_path / "m.safetensors")
+    names = {}
+    exec(snippets()[1], names)
+    found = names["tensor_digest"](tmp_path / "m.safetensors", "w")
+    assert found == StoredTensor.from_array(values).sha256()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_card_is_checked_by_hand_as_the_docs_say(case):
+    names = {}
+    exec(snippets()[2], names)
+    card = (GALLERY / case / "README.md").read_text("utf-8")
+    for text in (card, card.replace("\n", "\r\n"), "# mine\n", card + ENDS + "\n"):
+        assert names["card_digest"](text) == card_digest(text)
