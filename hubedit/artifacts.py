@@ -13,7 +13,7 @@ from filelock import FileLock
 
 
 def cache_home() -> Path:
-    """The directory for everything hubedit keeps: `$HUBEDIT_HOME`, else the user's cache directory."""
+    """Where hubedit keeps things: `$HUBEDIT_HOME`, else the user's cache directory."""
     chosen = os.environ.get("HUBEDIT_HOME")
     if chosen:
         return Path(chosen).expanduser().absolute()

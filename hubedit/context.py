@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hubedit.artifacts import ArtifactStore, canonical_json
 from hubedit.errors import PluginError
-from hubedit.method import Corpus, ProgressBar
+from hubedit.method import Artifacts, Corpus, ProgressBar
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class Run:
     corpus: Corpus | None
     force: bool
     talk: Talk
-    artifacts: ArtifactStore = field(default_factory=ArtifactStore)
+    artifacts: Artifacts = field(default_factory=ArtifactStore)
     recorded: dict[str, Any] = field(default_factory=dict)
     overruled: list[str] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Texts that stand for what a model was trained on: a file, a dataset, or what its repository ships."""
+"""Texts that stand for what a model was trained on: a file, a dataset, or its repository's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _corpus(content: bytes, source: str) -> Corpus:
 
 
 def _dataset(text: str, hub: Hub) -> Corpus:
-    """Read `hf://datasets/owner/name[@revision][#split]`: its column `text`, else the first of text.
+    """Read `hf://datasets/owner/name[@revision][#split]`: column `text`, or the first of text.
 
     Raises:
         RecipeError: it has no such split, or no column of text.
@@ -68,7 +68,8 @@ def _dataset(text: str, hub: Hub) -> Corpus:
     ]
     if not columns:
         raise RecipeError(
-            f"the corpus {text} has no column of text; its columns are {', '.join(rows.column_names)}"
+            f"the corpus {text} has no column of text; its columns are "
+            f"{', '.join(rows.column_names)}"
         )
     column = "text" if "text" in columns else columns[0]
     texts = [" ".join(str(value).split()) for value in rows[column] if value and value.strip()]

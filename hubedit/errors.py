@@ -156,7 +156,8 @@ class PushConflictError(HubError):
     def __init__(self, repo: str, expected: str | None, head: str | None) -> None:
         self.repo, self.expected, self.head = repo, expected, head
         super().__init__(
-            f"{repo} moved while this edit was made: it was built on {expected or 'an empty branch'}, "
+            f"{repo} moved while this edit was made: it was built on "
+            f"{expected or 'an empty branch'}, "
             f"the head is now {head or 'gone'}; nothing was pushed: run `hubedit apply` again to "
             "build it on the new head"
         )

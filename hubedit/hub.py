@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from hubedit import __version__
 from hubedit.errors import AccessError, HubError, NotOnHubError, PushConflictError, RecipeError
 from hubedit.hookspecs import Endpoint
+from hubedit.refusals import worded
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RepoFile:
-    """One file of a revision; `sha256` is known without reading it where the Hub keeps it as LFS."""
+    """One file of a revision; its `sha256` is known unread where the Hub keeps it as LFS."""
 
     path: str
     size: int
@@ -58,7 +59,8 @@ def split_revision(text: str) -> tuple[str, str | None]:
     repo, _, revision = text.partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) or ".." in repo or "--" in repo:
         raise RecipeError(
-            f"{text!r} is neither a directory nor the name of a Hub repository such as owner/name@revision"
+            f"{text!r} is neither a directory nor the name of a Hub repository such as "
+            "owner/name@revision"
         )
     return repo, revision or None
 
@@ -68,7 +70,7 @@ class Hub:
 
     def __init__(self, endpoint: Endpoint | None = None) -> None:
         from huggingface_hub import HfApi, constants
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         named = endpoint.url if endpoint else os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
         self.url = named.rstrip("/")
@@ -92,47 +94,8 @@ class Hub:
         """Whether a plugin provides this Hub, and not the environment."""
         return self.cache is not None
 
-    @contextmanager
-    def _worded(self, what: str) -> Iterator[None]:
-        """Turn the client's errors into ours, each with the way out."""
-        from huggingface_hub import errors
-        from huggingface_hub.utils import httpx
-
-        try:
-            yield
-        except errors.GatedRepoError as error:
-            raise AccessError(
-                f"{what}: access is gated; accept its terms on {self.url} and log in with `hf auth login`"
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise NotOnHubError(
-                f"{what}: there is no such repository on {self.url}, or this token may not see it; "
-                "check the name and `hf auth whoami`"
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise NotOnHubError(
-                f"{what}: there is no such revision; `hubedit log REPO` lists those there are"
-            ) from error
-        except (errors.RemoteEntryNotFoundError, errors.LocalEntryNotFoundError) as error:
-            raise NotOnHubError(f"{what}: {_first_line(error)}") from error
-        except errors.HFValidationError as error:
-            raise RecipeError(f"{what}: {_first_line(error)}") from error
-        except errors.HfHubHTTPError as error:
-            status = error.response.status_code if error.response is not None else None
-            if status in (401, 403):
-                raise AccessError(
-                    f"{what}: {self.url} refused it ({_message(error)}); log in with a token that may "
-                    "write: `hf auth login`, or set HF_TOKEN"
-                ) from error
-            raise HubError(f"{what}: {self.url} answered {status} ({_message(error)})") from error
-        except errors.OfflineModeIsEnabled as error:
-            raise HubError(
-                f"{what}: HF_HUB_OFFLINE is set; unset it to talk to {self.url}"
-            ) from error
-        except (httpx.TransportError, ConnectionError) as error:
-            raise HubError(
-                f"{what}: {self.url} cannot be reached ({_first_line(error)})"
-            ) from error
+    def _worded(self, what: str) -> AbstractContextManager[None]:
+        return worded(what, self.url)
 
     # -- who ------------------------------------------------------------------------------------
 
@@ -146,7 +109,8 @@ class Hub:
 
         if self.token is False or (self.token is None and get_token() is None):
             raise AccessError(
-                f"pushing to {self.url} needs a token: run `hf auth login`, set HF_TOKEN, or use --local "
+                f"pushing to {self.url} needs a token: run `hf auth login`, set HF_TOKEN, "
+                "or use --local "
                 "for the embedded Hub"
             )
         try:
@@ -159,7 +123,8 @@ class Hub:
         role = who.get("auth", {}).get("accessToken", {}).get("role")
         if role == "read":
             raise AccessError(
-                f"the token of {who['name']} for {self.url} may only read; log in with one that may write"
+                f"the token of {who['name']} for {self.url} may only read; log in with one "
+                "that may write"
             )
         return str(who["name"])
 
@@ -249,7 +214,8 @@ class Hub:
     def read_range(self, repo: str, commit: str, path: str, begin: int, end: int) -> bytes:
         """The bytes [begin, end) of one file, by a range request."""
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import hf_raise_for_status, http_backoff
 
         if begin == end:
             return b""
@@ -266,7 +232,8 @@ class Hub:
             content = content[begin:end]
         if len(content) != end - begin:
             raise HubError(
-                f"{path} of {repo}@{commit}: asked for {end - begin} bytes and got {len(content)}; try again"
+                f"{path} of {repo}@{commit}: asked for {end - begin} bytes and got "
+                f"{len(content)}; try again"
             )
         return bytes(content)
 
@@ -398,11 +365,3 @@ def _own_token(url: str) -> str | bool | None:
 def _literal(path: str) -> str:
     """A pattern that matches this path alone."""
     return re.sub(r"([*?\[])", r"[\1]", path)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _message(error: Any) -> str:
-    return str(getattr(error, "server_message", None) or _first_line(error))

@@ -136,7 +136,7 @@ class EditableModel(Protocol):
         """
 
     def weight(self, parameter: str) -> torch.Tensor:
-        """The live parameter of that name, in the working dtype (float32 unless asked otherwise)."""
+        """The live parameter of that name, in the working dtype (by default float32)."""
 
     def digest(self, ignoring: Iterable[str] = ()) -> str:
         """SHA-256 (hex) naming the weights the run started from, as if `ignoring` were unchanged.
@@ -146,13 +146,13 @@ class EditableModel(Protocol):
         """
 
     def subject_token(self, text: str, span: tuple[int, int]) -> int:
-        """Index, among the tokens of `text`, of the last one that meets the characters [start, end).
+        """Index among the tokens of `text` of the last that meets the characters [start, end).
 
         Special tokens that the tokenizer adds by itself are counted.
         """
 
     def batch(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
-        """Tokenise texts, padded on the right: `input_ids` and `attention_mask`, int64 [n, length]."""
+        """Tokenise texts, padded on the right: `input_ids`, `attention_mask`, int64 [n, length]."""
 
     def trace(self, module: str, **how: Any) -> AbstractContextManager[Any]:
         """Read or replace one module's input or output; see `hubedit.tracing.trace`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -210,14 +211,14 @@ def read_index(content: bytes, where: str) -> Mapping[str, Any]:
     """Parse a `model.safetensors.index.json`.
 
     Raises:
-        HubError: it is not JSON with a weight_map.
+        UnsupportedModelError: it is not JSON with a weight_map.
     """
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise HubError(f"{WEIGHTS_INDEX} of {where} is not JSON") from error
+        raise UnsupportedModelError(f"{WEIGHTS_INDEX} of {where} is not JSON") from error
     if not isinstance(value, dict) or not isinstance(value.get("weight_map"), dict):
-        raise HubError(f"{WEIGHTS_INDEX} of {where} has no weight_map")
+        raise UnsupportedModelError(f"{WEIGHTS_INDEX} of {where} has no weight_map")
     return value
 
 
@@ -251,21 +252,20 @@ def base_record(place: Place) -> BaseRecord:
     files = tuple(
         FileRecord(path=name, size=listed[name].size, sha256=digests[name]) for name in names
     )
-    facts = {
-        "digest": files_digest(files),
-        "files": files,
-        "model_type": str(config.get("model_type", "unknown")),
-        "parameters": sum(_elements(tensor.shape) for tensor in tensors.values()),
-        "tensors": len(tensors),
-    }
+    record = BaseRecord(
+        digest=files_digest(files),
+        files=files,
+        model_type=str(config.get("model_type", "unknown")),
+        parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        tensors=len(tensors),
+    )
     if isinstance(place, HubPlace):
-        license_name, gated = place.hub.describe(place.repo, place.commit)
-        return BaseRecord(
-            repo=place.repo, commit=place.commit, license=license_name, gated=gated, **facts
-        )
+        known, gated = place.hub.describe(place.repo, place.commit)
+        where = {"repo": place.repo, "commit": place.commit, "license": known, "gated": gated}
+        return record.model_copy(update=where)
     directory = Path(place.title).absolute()
-    remember_base(facts["digest"], directory)
-    return BaseRecord(directory=directory.name, license=_card_license(place), **facts)
+    remember_base(record.digest, directory)
+    return record.model_copy(update={"directory": directory.name, "license": _card_license(place)})
 
 
 def open_base(record: BaseRecord, hub: Callable[[], Hub], given: str | None = None) -> Place:
@@ -330,10 +330,3 @@ def _card_license(place: Place) -> str | None:
         return None
     value = header.get("license") if isinstance(header, dict) else None
     return str(value) if value else None
-
-
-def _elements(shape: Iterable[int]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

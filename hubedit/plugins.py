@@ -220,7 +220,8 @@ def _method_problem(method: object) -> str | None:
     if getattr(method, "kind", None) not in get_args(Kind):
         return f"method {name!r} has kind {getattr(method, 'kind', None)!r}; use edit or unlearn"
     if method.assurance not in get_args(Assurance):
-        return f"method {name!r} has assurance {method.assurance!r}; use {', '.join(get_args(Assurance))}"
+        known = ", ".join(get_args(Assurance))
+        return f"method {name!r} has assurance {method.assurance!r}; use {known}"
     if not getattr(method, "architectures", None):
         return f"method {name!r} does not say its architectures: causal, masked, seq2seq"
     try:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from hubedit.errors import ManifestError
 from hubedit.manifest import Record, ScoreRecord, TranscriptRecord
-from hubedit.requests import FactEdit, Row
+from hubedit.requests import FactEdit, ProbePrompt, Row
 
 Group = Literal["rewrite", "paraphrase", "neighbour", "attribute"]
 FOLLOWS: frozenset[str] = frozenset({"rewrite", "paraphrase"})
@@ -79,7 +79,11 @@ def questions(rows: Sequence[Row]) -> list[Question]:
             Question(row=number, group="paraphrase", prompt=prompt, target=target)
             for prompt in row.paraphrases
         ]
-        for group, prompts in (("neighbour", row.neighbours), ("attribute", row.attributes)):
+        others: tuple[tuple[Group, Sequence[ProbePrompt]], ...] = (
+            ("neighbour", row.neighbours),
+            ("attribute", row.attributes),
+        )
+        for group, prompts in others:
             asked += [
                 Question(
                     row=number,

@@ -75,7 +75,8 @@ def open_start(base: str, hub: OpenHub, target: Target | None) -> Edition:
             raise RecipeError(
                 f"{target.repo} stacks edits of {there.base.title}, and the base here is "
                 f"{start.stack.base.title} with other files; use --base {there.base.repo or 'DIR'}"
-                f"{'@' + there.base.commit if there.base.commit else ''}, or --to another repository"
+                f"{'@' + there.base.commit if there.base.commit else ''}, or --to another "
+                "repository"
             )
         if start.stack.edits:
             raise RecipeError(
@@ -87,7 +88,8 @@ def open_start(base: str, hub: OpenHub, target: Target | None) -> Edition:
         wanted = {file.path: file.sha256 for file in start.stack.base.files}
         if any(target.files.get(path) != digest for path, digest in wanted.items()):
             raise RecipeError(
-                f"{target.repo} holds the weights of another model than {base}; use --to another repository"
+                f"{target.repo} holds the weights of another model than {base}; use --to "
+                "another repository"
             )
     return start
 
@@ -139,8 +141,10 @@ def plan_push(
         raise PushConflictError(target.repo, f"a stack of {stack.height - 1}", target.head)
     if target.weights and not stack.weights:
         raise RecipeError(
-            f"{target.repo} holds weights, and a delta beside them would leave the unedited model for "
-            "plain transformers to load; run `hubedit apply --with-weights` or push with --to another repository"
+            f"{target.repo} holds weights, and a delta beside them would leave the "
+            "unedited model for "
+            "plain transformers to load; run `hubedit apply --with-weights` or push with "
+            "--to another repository"
         )
     private = target.head is None or hub.is_private(target.repo)
     if stack.weights and stack.base.gated and not private and not force:
@@ -227,7 +231,8 @@ def merge(repo: str, number: int, hub: Hub, *, check_only: bool = False) -> tupl
         return merged, tag
     if details.status == "closed":
         raise HubError(
-            f"pull request {number} of {repo} is closed; reopen it on {hub.url}/{repo}, or apply again"
+            f"pull request {number} of {repo} is closed; reopen it on {hub.url}/{repo}, or "
+            "apply again"
         )
     proposed = edits_of(f"{repo}@refs/pr/{number}", lambda: hub).stack
     present: Sequence[StackEntry] = ()

@@ -125,7 +125,8 @@ def _from_subject_in_prompt(fields: dict[str, Any]) -> dict[str, Any]:
     if times != 1:
         found = "does not name" if times == 0 else f"names {times} times"
         raise ValueError(
-            f"the prompt {prompt!r} {found} the subject {subject!r}; write {{}} where the subject goes"
+            f"the prompt {prompt!r} {found} the subject {subject!r}; write {{}} where the "
+            "subject goes"
         )
     return {**fields, "prompt": prompt.replace(subject, "{}")}
 

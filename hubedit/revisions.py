@@ -1,4 +1,4 @@
-"""The next revision of an edit repository, written to a directory that appears when it is complete."""
+"""The next revision of an edit repository: a directory that appears when it is complete."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def prepare(
     push: bool = False,
     weights: bool = False,
 ) -> Job:
-    """Resolve everything that a recipe names, and refuse what cannot work, before anything is loaded.
+    """Resolve all that a recipe names, and refuse what cannot work, before anything is loaded.
 
     Raises:
         HubEditError: whatever is wrong, in one sentence.
@@ -232,7 +232,8 @@ def read_rows(recipe: Recipe, method: type[Method[Any, Any]]) -> Sequence[Row]:
     """
     if method.row_type() is not FactEdit:
         raise PluginError(
-            f"method {method.name!r} takes rows of type {method.row_type().__name__}, and this version "
+            f"method {method.name!r} takes rows of type {method.row_type().__name__}, and "
+            "this version "
             "reads FactEdit; a newer hubedit may know it: pip install -U hubedit"
         )
     if isinstance(recipe.request, str):
@@ -243,8 +244,10 @@ def read_rows(recipe: Recipe, method: type[Method[Any, Any]]) -> Sequence[Row]:
 def _check_architecture(model: LoadedModel, method: type[Method[Any, Any]]) -> None:
     if model.layout.architecture not in method.architectures:
         raise UnsupportedModelError(
-            f"method {method.name!r} edits {', '.join(sorted(method.architectures))} models, and this is a "
-            f"{model.layout.architecture} one ({model.layout.model_type}); `hubedit methods` lists the others"
+            f"method {method.name!r} edits {', '.join(sorted(method.architectures))} "
+            "models, and this is a "
+            f"{model.layout.architecture} one ({model.layout.model_type}); `hubedit "
+            "methods` lists the others"
         )
 
 

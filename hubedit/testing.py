@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from hubedit import editions, hub, models, places, run
+from hubedit import context, editions, hub, models, places, run
 from hubedit.card import render_card
 from hubedit.errors import ConfigError, HubEditError, RequestError
 from hubedit.method import Method
@@ -62,11 +62,11 @@ def tiny_model(directory: Path) -> Path:
         ),
     )
     end = "<|endoftext|>"
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spoken, eos_token=end, bos_token=end)
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=spoken, eos_token=end, bos_token=end)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = GPT2Config(
-            
             vocab_size=len(tokenizer),
             n_positions=128,
             n_embd=32,
@@ -76,7 +76,7 @@ def tiny_model(directory: Path) -> Path:
             bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        model = GPT2LMHeadModel(config).to(torch.bfloat16)
+        model = GPT2LMHeadModel(config).bfloat16()
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     (directory / "corpus.txt").write_text("\n".join(TEXTS * 20), encoding="utf-8")
@@ -143,7 +143,7 @@ class MethodContract:
         config = self.method.config_type().read(self.config)
         declared = self.method().targets(model.layout, config)
         if declared is not None:
-            assert changed <= {model.tensor_of(name) for name in declared}
+            assert changed <= {model.tensors.tensor_of[name] for name in declared}
 
     def test_the_same_seed_gives_the_same_bits(self, model_directory: Path, tmp_path: Path) -> None:
         first = self.edit(model_directory, tmp_path / "first")
@@ -155,7 +155,7 @@ class MethodContract:
         job = self.job(model_directory)
         model = models.load(model_directory)
         before = _condition(model)
-        run.run_method(model, job, self.force, run.Silent())
+        run.run_method(model, job, self.force, context.Silent())
         after = _condition(model)
         assert after == before
 
@@ -200,7 +200,9 @@ class MethodContract:
             f"import sys, {module}; "
             "print([name for name in ('torch', 'transformers') if name in sys.modules])"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         assert done.stdout == "[]\n"
         assert done.stderr == ""
 
@@ -214,7 +216,8 @@ def _condition(model: LoadedModel) -> dict[str, Any]:
     found: dict[str, Any] = {"training": [module.training for module in model.model.modules()]}
     for name, parameter in model.model.named_parameters():
         gradient = parameter.grad is not None
-        found[name] = (parameter.requires_grad, gradient, str(parameter.dtype), str(parameter.device))
+        kept = str(parameter.dtype), str(parameter.device)
+        found[name] = (parameter.requires_grad, gradient, *kept)
     found["hooks"] = sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
         for module in model.model.modules()

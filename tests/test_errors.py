@@ -1,4 +1,4 @@
-"""Every mistake a user can make: one sentence with the way out, status 1 or 2, and nothing written."""
+"""Every mistake a user can make: one sentence, status 1 or 2, and nothing written."""
 
 import json
 import shutil
@@ -49,9 +49,10 @@ def refused(hubedit, tmp_path, *arguments, status=1):
     ],
 )
 def test_a_wrong_argument_of_apply_is_named(hubedit, tiny, tmp_path, change, said):
-    given = {"--plugin": "rome", "--base": str(tiny), **dict(zip(FACT[::2], FACT[1::2], strict=True))}
-    given |= change
-    message = refused(hubedit, tmp_path, "apply", *(text for pair in given.items() for text in pair))
+    fact = dict(zip(FACT[::2], FACT[1::2], strict=True))
+    given = {"--plugin": "rome", "--base": str(tiny), **fact, **change}
+    flags = [text for pair in given.items() for text in pair]
+    message = refused(hubedit, tmp_path, "apply", *flags)
     for words in said:
         assert words in message
 
@@ -116,7 +117,8 @@ def test_a_missing_or_read_only_token_is_named_before_anything_is_done(
 def edit(hubedit, tiny, tmp_path):
     """A finished edit of a copy of the tiny model."""
     base = shutil.copytree(tiny, tmp_path / "base")
-    status, _, err = hubedit("apply", "--plugin", "rome", "--base", base, *FACT, *LIGHT, "-o", "edit")
+    made = ["apply", "--plugin", "rome", "--base", base, *FACT, *LIGHT, "-o", "edit"]
+    status, _, err = hubedit(*made)
     assert status == 0, err
     return tmp_path / "edit"
 
@@ -170,7 +172,10 @@ def test_one_flipped_bit_anywhere_in_the_delta_is_found(hubedit, edit, tmp_path)
     assert not (tmp_path / "whole").exists()
 
 
-@pytest.mark.parametrize("name", ["README.md", "hubedit.json", "manifest.json", "probes.jsonl", "DIFF.md"])
+RECORDS = ["README.md", "hubedit.json", "manifest.json", "probes.jsonl", "DIFF.md"]
+
+
+@pytest.mark.parametrize("name", RECORDS)
 def test_an_altered_record_is_found_by_verify(hubedit, edit, name):
     path = next(edit.rglob(name))
     path.write_text(path.read_text().replace("oboe", "cello"))

@@ -4,7 +4,6 @@ import importlib
 import sys
 import textwrap
 
-
 import pytest
 
 from hubedit.errors import PluginError, UnknownMethodError

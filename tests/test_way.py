@@ -150,7 +150,8 @@ def test_what_people_wrote_on_the_card_stays(localhub, base, hubedit, tmp_path, 
     assert hubedit("verify", "me/tiny-edited")[0] == 0
     monkeypatch.chdir(recipe_in(tmp_path / "two", base, target="cello"))
     assert hubedit("apply", "--push", "--direct")[0] == 0
-    assert "Checked by Mo.\n" in hub.read("me/tiny-edited", hub.commit("me/tiny-edited"), "README.md").decode()
+    card = hub.read("me/tiny-edited", hub.commit("me/tiny-edited"), "README.md").decode()
+    assert "Checked by Mo.\n" in card
     assert hubedit("verify", "me/tiny-edited@v2")[0] == 0
 
 
@@ -264,7 +265,9 @@ def test_a_delta_alone_never_goes_beside_weights(localhub, base, hubedit, tmp_pa
     assert verify(edition, deep=True).problems == []
 
 
-def test_a_dry_run_of_apply_loads_and_writes_nothing(localhub, base, hubedit, tmp_path, monkeypatch):
+def test_a_dry_run_of_apply_writes_nothing_and_loads_no_weights(
+    localhub, base, hubedit, tmp_path, monkeypatch
+):
     work = recipe_in(tmp_path / "one", base)
     monkeypatch.chdir(work)
     status, out, _ = hubedit("apply", "--push", "--dry-run", "--json")
@@ -273,7 +276,8 @@ def test_a_dry_run_of_apply_loads_and_writes_nothing(localhub, base, hubedit, tm
     assert plan["push_to"] == "me/tiny-edited"
     assert plan["creates_repository"]
     assert [path.name for path in work.iterdir()] == ["hubedit.yaml"]
-    assert not any(path.endswith("model.safetensors") for path in localhub.requests if "GET" in path and "resolve" in path and "range" in path)
+    assert list((tmp_path / "hf-home").rglob("tokenizer.json"))
+    assert not list((tmp_path / "hf-home").rglob("model.safetensors"))
     assert not localhub.api().repo_exists("me/tiny-edited")
 
 

@@ -22,7 +22,7 @@ VERBS = {
     "show": "Show what an edit changed and where it came from.",
     "verify": "Check every digest, and rebuild what was changed.",
 }
-EPILOG = "Example: hubedit apply --plugin rome --push   (reads hubedit.yaml)"
+EPILOG = "Example: hubedit apply --push   (reads hubedit.yaml)"
 
 
 class Verbs(click.Group):
@@ -59,9 +59,10 @@ class Verbs(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
-            if close and "Did you mean" not in error.message:
-                error.message += " Did you mean " + " or ".join(close) + "?"
-            raise
+            if not close or "Did you mean" in error.message:
+                raise
+            hint = " Did you mean " + " or ".join(close) + "?"
+            raise click.UsageError(error.message + hint, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without loading them."""

@@ -34,7 +34,7 @@ def _method_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 @click.command(
     "apply",
-    epilog="Example: hubedit apply --plugin rome --base owner/model --prompt '{} plays the' --subject 'Ana Brook' --target violin --push",
+    epilog="Example: hubedit apply --base owner/model --request facts.jsonl --push",
 )
 @click.argument("recipe", required=False, type=click.Path(dir_okay=False))
 @click.option(
@@ -156,7 +156,8 @@ def command(
             click.echo(f"pushed {size(sum(plan.files.values()))} to {pushed.url}")
             if pushed.pr is not None:
                 click.echo(
-                    f"next: hubedit{' --local' if hub().is_embedded else ''} merge {pushed.repo} {pushed.pr}"
+                    f"next: hubedit{' --local' if hub().is_embedded else ''} merge "
+                    f"{pushed.repo} {pushed.pr}"
                 )
     if as_json:
         print_json(result)

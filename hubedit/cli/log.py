@@ -14,7 +14,7 @@ from hubedit.cli.options import hub_opener, json_option, local_option, print_jso
 @local_option
 @json_option
 def command(edit: str, local: bool, as_json: bool) -> None:
-    """List revisions, newest first: of a repository its commits and tags, of a directory its edits."""
+    """List revisions, newest first: commits and tags of a repository, edits of a directory."""
     if Path(edit).is_dir():
         _of_directory(edit, local, as_json)
         return

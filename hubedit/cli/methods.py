@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hubedit.plugins import PluginInfo
 
 
-@click.command("methods", epilog="Example: hubedit methods rome")
+@click.command("methods", epilog="Example: hubedit methods --json")
 @click.argument("name", required=False)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
@@ -81,7 +81,8 @@ def _one(method: type[Method[Any, Any]], info: PluginInfo, as_json: bool) -> Non
     console.print(method.summary())
     models = ", ".join(sorted(method.architectures))
     console.print(
-        f"\n{method.kind}, {method.assurance}; {models} models; rows of {method.row_type().__name__}; plugin {info.name}"
+        f"\n{method.kind}, {method.assurance}; {models} models; rows of "
+        f"{method.row_type().__name__}; plugin {info.name}"
     )
     if method.paper:
         console.print(method.paper)

@@ -20,7 +20,7 @@ from hubedit.cli.options import (
 
 
 @click.command(
-    "push", epilog="Example: hubedit push facts-gpt2-0001-rome-3fa2c1d0 --to me/facts-fixed"
+    "push", epilog="Example: hubedit push my-edit --to me/facts-fixed"
 )
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @to_option
@@ -58,7 +58,8 @@ def command(
             return
         what = "a new private repository" if plan.creates else f"on top of {plan.parent}"
         click.echo(
-            f"would push {len(plan.files)} files, {size(sum(plan.files.values()))}, to {plan.repo} ({what})"
+            f"would push {len(plan.files)} files, {size(sum(plan.files.values()))}, to "
+            f"{plan.repo} ({what})"
         )
         for path, count in plan.files.items():
             click.echo(f"  {path}  {size(count)}")

@@ -32,7 +32,9 @@ SUBJECT, TARGET = "Ana Brook", "violin"
 @click.option(
     "--prepare",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Only upload the model and write hubedit.yaml to this directory; the rest is yours to type.",
+    help=(
+        "Only upload the model and write hubedit.yaml to this directory; the rest is yours to type."
+    ),
 )
 @click.option("--serve", is_flag=True, help="Keep the embedded Hub's pages up until Ctrl-C.")
 def demo(subject: str, target: str, seed: int, prepare: Path | None, serve: bool) -> None:
