@@ -26,6 +26,8 @@ from hubedit_localhub.store import Store
 log = logging.getLogger("hubedit_localhub")
 
 BODY_LIMIT = 4 << 20
+# A client that is still sending does not read the answer, so much of a large body is heard out.
+DRAINED = 16
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _REPO = r"(?P<repo>(?!(?:api|lfs|static)/)[^/]+/[^/]+)"
 _PARTS = {
@@ -105,9 +107,15 @@ class App:
     """The Hub over one store, as an ASGI application."""
 
     def __init__(
-        self, store: Store, routes: Iterable[Route], limits: Limits, traffic: Traffic
+        self,
+        store: Store,
+        routes: Iterable[Route],
+        error_page: Callable[[Refusal], Response],
+        limits: Limits,
+        traffic: Traffic,
     ) -> None:
         self.store, self.limits, self.traffic = store, limits, traffic
+        self.error_page = error_page
         self.routes = tuple(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +155,11 @@ class App:
             return await to_thread.run_sync(found.answer, call)
         except Refusal as refusal:
             if call is not None and refusal.code == "RepoNotFound":
-                return self._forwarded(call) or error_answer(refusal)
+                forwarded = self._forwarded(call)
+                if forwarded:
+                    return forwarded
+            if self._is_browser(path, request):
+                return self.error_page(refusal)
             return error_answer(refusal)
         except ClientDisconnect:
             raise
@@ -160,6 +172,11 @@ class App:
             return error_answer(
                 Refusal(500, f"internal error, see the log for request {request_id}")
             )
+
+    @staticmethod
+    def _is_browser(path: str, request: Request) -> bool:
+        page = not path.startswith(("/api/", "/lfs/")) and "/resolve/" not in path
+        return page and "text/html" in request.headers.get("accept", "")
 
     def _call(self, path: str, request: Request) -> Call:
         host = request.headers.get("host", "")
@@ -230,13 +247,14 @@ class App:
         refusal = Refusal(
             413, f"the body is larger than {limit} bytes; send large files through LFS"
         )
-        if int(request.headers.get("content-length") or 0) > limit:
-            raise refusal
         blocks: list[bytes] = []
         size = 0
         async for block in request.stream():
             size += len(block)
-            if size > limit:
+            if size <= limit:
+                blocks.append(block)
+            elif size > limit * DRAINED:
                 raise refusal
-            blocks.append(block)
+        if size > limit:
+            raise refusal
         return b"".join(blocks)

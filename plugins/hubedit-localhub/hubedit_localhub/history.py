@@ -91,7 +91,10 @@ class History:
         return commit
 
     def _by_hash(self, digits: str) -> pygit2.Commit | None:
-        found = self.git.get(digits)
+        try:
+            found = self.git.get(digits)
+        except ValueError:  # more than one object begins so
+            return None
         return found if isinstance(found, pygit2.Commit) else None
 
     def _by_name(self, name: str) -> pygit2.Commit | None:

@@ -112,7 +112,9 @@ def _merged(
 ) -> tuple[pygit2.Index, list[str]]:
     base = _base(history, main, tip)
     ancestor = base.tree if base else _empty(history)
-    index = history.git.merge_trees(ancestor, main.tree, tip.tree)
+    # Renames are not guessed: two LFS pointers look alike whatever they point to.
+    flags = pygit2.enums.MergeFlag(0)
+    index = history.git.merge_trees(ancestor, main.tree, tip.tree, flags=flags)
     _union(history, index)
     paths = {side.path for sides in index.conflicts or () for side in sides if side is not None}
     return index, sorted(paths)

@@ -18,6 +18,7 @@ from hubedit_localhub.accounts import Role
 from hubedit_localhub.app import App, Traffic
 from hubedit_localhub.calls import Limits
 from hubedit_localhub.routes import ROUTES
+from hubedit_localhub.routes.pages import error_page
 from hubedit_localhub.store import Store
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class LocalHub:
     @property
     def bytes_sent(self) -> int:
         """Bytes of all bodies sent so far."""
-        return self.bytes_served("/")
+        return sum(dict(self.traffic.bytes_by_path).values())
 
     def bytes_served(self, prefix: str) -> int:
         """Return the bytes of bodies sent for paths that begin with `prefix`."""
@@ -124,7 +125,7 @@ def build_app(root: Path, user: str, limits: Limits) -> tuple[App, Store, Traffi
     """Return the application over `root` and what it is made of."""
     store, traffic = Store(root, user), Traffic()
     store.objects.sweep()
-    return App(store, ROUTES, limits, traffic), store, traffic
+    return App(store, ROUTES, error_page, limits, traffic), store, traffic
 
 
 @contextmanager

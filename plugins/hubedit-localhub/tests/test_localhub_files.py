@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hubedit_localhub import Limits, LocalHub, serve
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
+from huggingface_hub import CommitOperationAdd, HfApi, HfFileSystem, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import get_session
 
@@ -254,10 +254,32 @@ def test_other_requests_go_on_during_an_upload(localhub: LocalHub) -> None:
     assert (answer.status_code, asked) == (200, [1])
 
 
+def test_a_lost_object_is_not_taken_for_a_missing_file(api: HfApi, localhub: LocalHub) -> None:
+    api.create_repo("me/demo")
+    api.upload_file(path_or_fileobj=b"\0x", path_in_repo="x.bin", repo_id="me/demo")
+    localhub.store.objects.path(hashlib.sha256(b"\0x").hexdigest()).unlink()
+    answer = get_session().get(hf_hub_url("me/demo", "x.bin", endpoint=localhub.url))
+    assert (answer.status_code, answer.headers.get("x-error-code")) == (410, None)
+
+
+def test_the_file_system_of_the_client_works(localhub: LocalHub) -> None:
+    localhub.api().create_repo("me/demo")
+    files = HfFileSystem(endpoint=localhub.url, token=localhub.token)
+    with files.open("me/demo/a/b.txt", "w") as file:
+        file.write("hello")
+    assert files.read_text("me/demo/a/b.txt") == "hello"
+    assert files.glob("me/demo/*/*.txt") == ["me/demo/a/b.txt"]
+    with files.open("me/demo/a/b.txt", "rb") as file:
+        file.seek(1)
+        assert file.read(3) == b"ell"
+
+
 def test_a_commit_body_has_a_limit(tmp_path: Path) -> None:
-    with serve(tmp_path / "hub", limits=Limits(commit=20_000)) as hub:
+    with serve(tmp_path / "hub", limits=Limits(commit=1_000_000)) as hub:
         api = hub.api()
         api.create_repo("me/demo")
         with pytest.raises(HfHubHTTPError) as refused:
-            api.upload_file(path_or_fileobj=b"x" * 30_000, path_in_repo="x.txt", repo_id="me/demo")
+            api.upload_file(
+                path_or_fileobj=b"x" * 9_000_000, path_in_repo="x.txt", repo_id="me/demo"
+            )
         assert refused.value.response.status_code == 413

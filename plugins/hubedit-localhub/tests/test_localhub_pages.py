@@ -17,7 +17,7 @@ def repositories(api: HfApi) -> None:
     api.create_repo("me/open")
     api.create_repo("me/hidden", private=True)
     card = f"---\ntags: [a]\n---\n# A card\n\n{EVIL} [x](javascript:alert(1)) **bold**\n"
-    stack = {"format": 1, "edits": [{"folder": "edits/0001-rome", "method": "rome"}]}
+    stack = {"format": 1, "edits": [{"name": "edits/0001-rome/DIFF.md", "summary": f"move {EVIL}"}]}
     operations = [
         CommitOperationAdd("README.md", card.encode()),
         CommitOperationAdd("hubedit.json", json.dumps(stack).encode()),
@@ -42,14 +42,14 @@ def test_pages_show_cards_stacks_and_pull_requests(api: HfApi, localhub: LocalHu
         "/me/open": [
             "<h1>A card</h1>",
             "<strong>bold</strong>",
-            "0001-rome",
+            "edits/0001-rome/DIFF.md",
             "edits/v1",
             "#1 better",
         ],
         "/me/open/tree/edits%2Fv1": ["<h1>A card</h1>", "resolve/edits%2Fv1/README.md"],
         "/me/open/discussions/1": [
-            '<span class="removed"># -# A card'[:22],
-            "A better card",
+            '<span class="removed">-# A card',
+            '<span class="added">+# A better card',
             "refs/pr/1",
         ],
         f"/me/open/commit/{head}": ["hubedit.json", "+# A card"],
@@ -77,7 +77,9 @@ def test_private_pages_open_with_a_session_and_the_token_leaves_the_address(
 ) -> None:
     with httpx2.Client(base_url=localhub.url) as browser:
         assert "me/hidden" not in browser.get("/").text
-        assert browser.get("/me/hidden").status_code == 401
+        refused = browser.get("/me/hidden", headers={"accept": "text/html"})
+        assert (refused.status_code, refused.headers["content-type"][:9]) == (401, "text/html")
+        assert "?token=" in refused.text
         answer = browser.get(f"/me/hidden?token={localhub.token}")
         assert (answer.status_code, answer.headers["location"]) == (303, "/me/hidden")
         cookie = answer.headers["set-cookie"].lower()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hubedit_localhub import LocalHub
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.community import (
     DiscussionComment,
     DiscussionCommit,
@@ -99,6 +99,15 @@ def test_of_two_conflicting_pull_requests_the_second_is_refused(api: HfApi) -> N
     assert refused.value.response.json()["filesWithConflicts"] == ["a.txt"]
     assert api.get_discussion_details("me/demo", two).status == "open"
     assert b"line one" in _content(api, "a.txt")
+
+
+def test_a_changed_weight_file_is_never_carried_to_a_new_name(api: HfApi) -> None:
+    api.upload_file(path_or_fileobj=b"\0one", path_in_repo="one.bin", repo_id="me/demo")
+    num = _propose(api, "one.bin", b"\0two")
+    operations = [CommitOperationDelete("one.bin"), CommitOperationCopy("one.bin", "other.bin")]
+    api.create_commit("me/demo", operations, commit_message="rename")
+    assert api.get_discussion_details("me/demo", num).conflicting_files == ["one.bin"]
+    assert _content(api, "other.bin") == b"\0one"
 
 
 def test_two_pull_requests_with_odd_large_files_both_merge(api: HfApi) -> None:

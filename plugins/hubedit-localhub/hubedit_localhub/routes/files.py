@@ -14,7 +14,7 @@ from hubedit_localhub.app import route
 from hubedit_localhub.calls import Call
 from hubedit_localhub.history import Entry
 from hubedit_localhub.names import check_path
-from hubedit_localhub.refusals import Refusal, no_entry
+from hubedit_localhub.refusals import Refusal
 
 _BLOCK = 1 << 20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -91,7 +91,8 @@ def resolve(call: Call) -> Response:
     if entry.pointer:
         headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(entry.size)}
         if call.store.objects.size(entry.pointer.oid) != entry.size:
-            raise no_entry("the stored file is missing on this Hub", str(commit.id))
+            # Not a 404: the client would remember that the file does not exist.
+            raise Refusal(410, f"the content of {path} is gone from this Hub; upload it again")
     if call.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     span, status = range(entry.size), 200

@@ -22,7 +22,6 @@ from hubedit_localhub.refusals import Refusal, no_entry
 from hubedit_localhub.rendering import diff_lines, markdown
 from hubedit_localhub.routes.repos import listed
 from hubedit_localhub.sessions import LIFETIME_SECONDS, session_name, session_value
-from hubedit_localhub.store import Repo
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -118,14 +117,10 @@ def _stack(history: History, commit: pygit2.Commit) -> list[dict[str, str]]:
     """Return the edits that `hubedit.json` lists, as far as it is understood."""
     try:
         loaded = json.loads(history.text(commit, "hubedit.json") or "{}")
-        edits = loaded.get("edits", [])
+        shown = ("name", "method", "summary", "result")
         return [
-            {
-                "name": str(edit.get("folder") or edit.get("path") or edit.get("name") or "edit"),
-                "method": str(edit.get("method") or edit.get("plugin") or ""),
-                "digest": str(edit.get("result") or edit.get("digest") or "")[:16],
-            }
-            for edit in edits
+            {key: str(edit.get(key, "")) for key in shown}
+            for edit in loaded.get("edits", [])
             if isinstance(edit, dict)
         ]
     except (ValueError, AttributeError, TypeError, RecursionError):
@@ -224,16 +219,20 @@ def blob(call: Call) -> Response:
     )
 
 
-def _repo_of(call: Call) -> Repo:
-    return call.repo()
-
-
 def directory(call: Call) -> Response:
     """Lead from a directory's address to its repository's page."""
-    repo = _repo_of(call)
-    if History(repo).find(History(repo).resolve(call["rev"]), call["rest"].strip("/")) is None:
+    history = call.history()
+    repo = history.repo
+    if history.find(history.resolve(call["rev"]), call["rest"].strip("/")) is None:
         raise no_entry()
     return RedirectResponse(f"/{repo.prefix}{repo.id}/tree/{quote(call['rev'], safe='')}", 302)
+
+
+def error_page(refusal: Refusal) -> Response:
+    """Say to a person why there is nothing to see."""
+    hidden = refusal.code == "RepoNotFound"
+    text = _templates().get_template("error.html").render(user=None, refusal=refusal, hidden=hidden)
+    return HTMLResponse(text, refusal.status, _HEADERS)
 
 
 def favicon(call: Call) -> Response:
