@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from anyio import to_thread
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -152,7 +152,7 @@ class App:
                 return await found.stream(call, request)
             assert found.answer is not None
             call.body = await self._body(request, self.limits.commit if found.large else BODY_LIMIT)
-            return await to_thread.run_sync(found.answer, call)
+            return await run_in_threadpool(found.answer, call)
         except Refusal as refusal:
             if call is not None and refusal.code == "RepoNotFound":
                 forwarded = self._forwarded(call)

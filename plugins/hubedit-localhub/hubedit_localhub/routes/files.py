@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from anyio import to_thread
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from hubedit_localhub.app import route
@@ -48,11 +48,11 @@ def wanted_range(header: str | None, size: int) -> range | None:
 
 
 async def _from_disk(path: Path, span: range) -> AsyncIterator[bytes]:
-    file = await to_thread.run_sync(path.open, "rb")
+    file = await run_in_threadpool(path.open, "rb")
     try:
         file.seek(span.start)
         left = len(span)
-        while left and (block := await to_thread.run_sync(file.read, min(_BLOCK, left))):
+        while left and (block := await run_in_threadpool(file.read, min(_BLOCK, left))):
             left -= len(block)
             yield block
     finally:

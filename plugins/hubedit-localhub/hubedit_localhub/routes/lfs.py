@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from anyio import to_thread
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -115,10 +115,10 @@ async def _receive(
                 raise Refusal(422, f"more than the announced {size} bytes")
             held += block
             if len(held) >= _BLOCK:
-                await to_thread.run_sync(incoming.write, bytes(held))
+                await run_in_threadpool(incoming.write, bytes(held))
                 held.clear()
-        await to_thread.run_sync(incoming.write, bytes(held))
-        return await to_thread.run_sync(finish, incoming)
+        await run_in_threadpool(incoming.write, bytes(held))
+        return await run_in_threadpool(finish, incoming)
     finally:
         incoming.discard()
 
