@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hubedit.hookspecs import Endpoint, hookimpl
     from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
     from hubedit.plugins import endpoint
-    from hubedit.requests import FactEdit, ProbePrompt, Row
+    from hubedit.rows import FactEdit, ForgetText, ProbePrompt, Row
     from hubedit.run import apply, load
     from hubedit.updates import LowRank, Replace, Sparse, Update
 
@@ -44,7 +44,7 @@ _HOMES = {
     "hookspecs": ("Endpoint", "hookimpl"),
     "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
     "plugins": ("endpoint",),
-    "requests": ("FactEdit", "ProbePrompt", "Row"),
+    "rows": ("FactEdit", "ForgetText", "ProbePrompt", "Row"),
     "run": ("apply", "load"),
     "updates": ("LowRank", "Replace", "Sparse", "Update"),
 }
@@ -59,6 +59,7 @@ __all__ = [
     "EditableModel",
     "Endpoint",
     "FactEdit",
+    "ForgetText",
     "HubEditError",
     "HubError",
     "LowRank",

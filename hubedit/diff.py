@@ -129,10 +129,11 @@ def _groups(probes: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         members.sort(key=lambda probe: probe.get("passed") is not False)
         judged = [probe for probe in members if probe.get("passed") is not None]
         passed = sum(bool(probe["passed"]) for probe in judged)
-        verdict = "as asked" if words.probe_measure(group) == "target" else "unchanged"
+        measure = words.probe_measure(group)
+        verdict = "as asked" if measure == "target" else measure
         yield {
             "title": f"{group.capitalize()}: {passed:,} of {len(judged):,} {verdict}",
-            "follows": words.probe_measure(group) == "target",
+            "follows": measure in ("target", "forgotten"),
             "probes": [_seen(group, probe) for probe in members[:PROBES_SHOWN]],
             "left": max(len(members) - PROBES_SHOWN, 0),
         }
@@ -141,7 +142,8 @@ def _groups(probes: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 def _seen(group: str, probe: Mapping[str, Any]) -> dict[str, str]:
     """One probe as the cells of a table."""
     before, after = probe["before"], probe["after"]
-    followed = "p_target" if words.probe_measure(group) == "target" else "p_answer"
+    kept = words.probe_measure(group) == "unchanged"
+    followed = "p_answer" if kept else "p_target"
     return {
         "mark": words.mark(group, probe.get("passed")),
         "prompt": str(probe["prompt"]),

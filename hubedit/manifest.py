@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hubedit.errors import ManifestError
-from hubedit.requests import first_problem
+from hubedit.rows import first_problem
 
 FORMAT = 1
 STACK_FILE = "hubedit.json"
@@ -54,6 +54,7 @@ class BaseRecord(Record):
     model_type: str
     parameters: int
     tensors: int
+    layers: int | None = None
     gated: bool = False
 
     @property
@@ -89,8 +90,13 @@ class RequestRecord(Record):
 
     type: str
     count: int
+    parts: dict[str, int] = {}
+    """Number of rows by part, such as forget and retain."""
     sha256: Sha256
+    """Of all rows: SHA-256 if disclosed, else HMAC-SHA-256 with the edit's key."""
     disclosed: bool = True
+    hashes: tuple[Sha256, ...] = ()
+    """If not disclosed: HMAC-SHA-256 of each row that is to be forgotten, sorted."""
     rows: tuple[dict[str, Any], ...] | None = None
     in_words: tuple[str, ...] = ()
 
@@ -231,6 +237,10 @@ class Stack(Record):
     format: Literal[1] = 1
     rule: str = "A reader refuses a format it does not know; hubedit 0.1 and newer read format 1."
     base: BaseRecord
+    version: int = 0
+    """Counts the revisions that were published, reverts included; tags are named after it."""
+    previous: Sha256 | None = None
+    """SHA-256 of the hubedit.json that this one follows: a chain over the revisions."""
     edits: tuple[StackEntry, ...]
     weights: bool = False
     """Whether the revision also holds the edited weights."""

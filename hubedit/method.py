@@ -22,7 +22,7 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hubedit.errors import ConfigError, near_misses
-from hubedit.requests import Row, first_problem
+from hubedit.rows import Row, first_problem
 
 if TYPE_CHECKING:
     import torch

@@ -258,6 +258,7 @@ def base_record(place: Place) -> BaseRecord:
         model_type=str(config.get("model_type", "unknown")),
         parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
         tensors=len(tensors),
+        layers=_layers(config),
     )
     if isinstance(place, HubPlace):
         known, gated = place.hub.describe(place.repo, place.commit)
@@ -266,6 +267,14 @@ def base_record(place: Place) -> BaseRecord:
     directory = Path(place.title).absolute()
     remember_base(record.digest, directory)
     return record.model_copy(update={"directory": directory.name, "license": _card_license(place)})
+
+
+def _layers(config: Mapping[str, Any]) -> int | None:
+    """Number of blocks, however the family calls it."""
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    return None
 
 
 def open_base(record: BaseRecord, hub: Callable[[], Hub], given: str | None = None) -> Place:

@@ -20,7 +20,7 @@ from hubedit.errors import HubEditError, PluginError, UnknownMethodError
 from hubedit.hookspecs import Endpoint
 from hubedit.manifest import MethodRecord, PluginRecord
 from hubedit.method import Assurance, Config, Kind, Method
-from hubedit.requests import Row
+from hubedit.rows import Row
 
 GROUP = "hubedit"
 COMMANDS_GROUP = "hubedit.commands"

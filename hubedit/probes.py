@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from hubedit.errors import ManifestError
 from hubedit.manifest import Record, ScoreRecord, TranscriptRecord
-from hubedit.requests import FactEdit, ProbePrompt, Row
+from hubedit.rows import Group, Question, Row
 
-Group = Literal["rewrite", "paraphrase", "neighbour", "attribute"]
 FOLLOWS: frozenset[str] = frozenset({"rewrite", "paraphrase"})
-"""Groups that should give the target; the others should stay as they were."""
-GROUPS: tuple[Group, ...] = ("rewrite", "paraphrase", "neighbour", "attribute")
+"""Groups that should give the target after an edit."""
+GROUPS: tuple[Group, ...] = ("rewrite", "paraphrase", "forget", "retain", "neighbour", "attribute")
 
 
 class Answer(Record):
@@ -23,30 +22,24 @@ class Answer(Record):
     `p_answer` and `p_target` are the probabilities of all tokens of the answer and of the target.
     """
 
-    answer: str
-    p_answer: float
+    answer: str | None
+    p_answer: float | None
     p_target: float | None = None
 
 
 class Probe(Record):
-    """One question, before and after; `passed` says whether the edit did there what it should."""
+    """One question, before and after; `passed` says whether the edit did there what it should.
+
+    In an undisclosed edit `prompt`, `target` and the answers are None.
+    """
 
     row: int
     group: Group
-    prompt: str
+    prompt: str | None
     target: str | None = None
     before: Answer
     after: Answer
     passed: bool
-
-
-class Question(Record):
-    """One prompt to ask; `target` is whose probability is followed."""
-
-    row: int
-    group: Group
-    prompt: str
-    target: str | None = None
 
 
 class Scored(Protocol):
@@ -69,31 +62,8 @@ class Asked(Protocol):
 
 def questions(rows: Sequence[Row]) -> list[Question]:
     """Every prompt that the rows name: what should change, and what should not."""
-    asked: list[Question] = []
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, FactEdit):
-            continue
-        target = row.target.strip()
-        asked.append(Question(row=number, group="rewrite", prompt=row.text, target=target))
-        asked += [
-            Question(row=number, group="paraphrase", prompt=prompt, target=target)
-            for prompt in row.paraphrases
-        ]
-        others: tuple[tuple[Group, Sequence[ProbePrompt]], ...] = (
-            ("neighbour", row.neighbours),
-            ("attribute", row.attributes),
-        )
-        for group, prompts in others:
-            asked += [
-                Question(
-                    row=number,
-                    group=group,
-                    prompt=item.prompt,
-                    target=item.target and item.target.strip(),
-                )
-                for item in prompts
-            ]
-    return asked
+    numbered = enumerate(rows, start=1)
+    return [question for number, row in numbered for question in row.questions(number)]
 
 
 def ask(model: Asked, asked: Sequence[Question]) -> list[Answer]:
@@ -146,46 +116,56 @@ def pair(
     asked: Sequence[Question], before: Sequence[Answer], after: Sequence[Answer]
 ) -> list[Probe]:
     """Put the answers before and after side by side and judge each."""
-    probes = []
-    for question, old, new in zip(asked, before, after, strict=True):
-        if question.group in FOLLOWS:
-            passed = question.target is not None and new.answer == question.target
-        else:
-            passed = new.answer == old.answer
-        probes.append(Probe(**question.model_dump(), before=old, after=new, passed=passed))
-    return probes
+    return [
+        Probe(**question.model_dump(), before=old, after=new, passed=_passed(question, old, new))
+        for question, old, new in zip(asked, before, after, strict=True)
+    ]
+
+
+def _passed(question: Question, before: Answer, after: Answer) -> bool:
+    if question.group in FOLLOWS:
+        return question.target is not None and after.answer == question.target
+    if question.group == "forget":
+        return after.answer != question.target
+    return after.answer == before.answer
 
 
 def scores(probes: Sequence[Probe]) -> tuple[ScoreRecord, ...]:
-    """The share of probes that did what they should, by group."""
+    """By group, the share of probes that did what they should, or that still give the answer."""
     found = []
     for group in GROUPS:
         members = [probe for probe in probes if probe.group == group]
         if not members:
             continue
-        after = sum(probe.passed for probe in members) / len(members)
         if group in FOLLOWS:
-            before = sum(probe.before.answer == probe.target for probe in members) / len(members)
-            found.append(
-                ScoreRecord(
-                    group=group,
-                    metric="target",
-                    before=round(before, 6),
-                    after=round(after, 6),
-                    n=len(members),
-                )
-            )
-        else:
+            found.append(_answers(group, "target", members))
+        elif group in ("forget", "retain"):
+            found.append(_answers(group, "recall", members))
+        if group in ("retain", "neighbour", "attribute"):
+            share = sum(probe.passed for probe in members) / len(members)
             found.append(
                 ScoreRecord(
                     group=group,
                     metric="unchanged",
                     before=None,
-                    after=round(after, 6),
+                    after=round(share, 6),
                     n=len(members),
                 )
             )
     return tuple(found)
+
+
+def _answers(group: str, metric: str, members: Sequence[Probe]) -> ScoreRecord:
+    """The share of answers that are the target, before and after."""
+    shares = [
+        sum(answer.answer == probe.target for probe, answer in pairs) / len(members)
+        for pairs in (
+            [(probe, probe.before) for probe in members],
+            [(probe, probe.after) for probe in members],
+        )
+    ]
+    before, after = (round(share, 6) for share in shares)
+    return ScoreRecord(group=group, metric=metric, before=before, after=after, n=len(members))
 
 
 def transcripts(
@@ -206,15 +186,27 @@ def for_transcripts(asked: Sequence[Question], each: int = 2) -> list[Question]:
     return chosen
 
 
-def not_tested(rows: Sequence[Row], probes: Iterable[Probe]) -> tuple[str, ...]:
-    """Say in plain words which questions nobody asked."""
-    groups = {probe.group for probe in probes}
-    missing = {
+_MISSING = {
+    "FactEdit": {
         "paraphrase": "other wordings of the changed facts (the request names no paraphrases)",
         "neighbour": "other subjects (the request names no neighbours)",
         "attribute": "other facts of the same subjects (the request names no attributes)",
-    }
+    },
+    "ForgetText": {
+        "forget": "whether the model still answers what it was to forget (no row asks a question)",
+        "retain": "whether the model keeps what it was to keep (no retain row asks a question)",
+    },
+}
+
+
+def not_tested(rows: Sequence[Row], probes: Iterable[Probe]) -> tuple[str, ...]:
+    """Say in plain words which questions nobody asked."""
+    groups = {probe.group for probe in probes}
+    missing = _MISSING.get(type(rows[0]).__name__, {})
     sentences = [text for group, text in missing.items() if group not in groups]
+    if "forget" in missing:
+        sentences.append("whether it comes back by other prompts, more training or quantisation")
+        sentences.append("a model retrained without the forgotten texts (none was given)")
     sentences.append("general abilities of the model (no benchmark was run)")
     return tuple(sentences)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
 from hubedit.errors import RecipeError, near_misses
-from hubedit.requests import Row, first_problem
+from hubedit.rows import Row, first_problem
 
 RECIPE_FILE = "hubedit.yaml"
 
@@ -31,6 +31,13 @@ class Recipe(Row):
     seed: int = Field(0, ge=0, lt=2**63, description="the one source of randomness")
     device: str = Field("cpu", description="where the method works, such as cpu or cuda:0")
     dtype: str = Field("float32", pattern="^(float32|float16|bfloat16)$")
+    disclose: Literal["full", "none"] | None = Field(
+        None,
+        description="what is published of a request; default: none of what is forgotten",
+    )
+    allow_embeddings: bool = Field(
+        False, description="let an undisclosed change touch embeddings and head, which can tell it"
+    )
     threads: int | None = Field(None, ge=1, description="threads of the run; default: as torch")
 
 

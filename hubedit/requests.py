@@ -1,98 +1,19 @@
-"""Rows that say what to change, and the readers that find them in files."""
+"""Readers of requests: rows of every type from records and files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from hubedit.errors import RequestError
+from hubedit.rows import FactEdit, ForgetText, Row, first_problem
 
-
-class Row(BaseModel):
-    """One item of a request; frozen, and unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ProbePrompt(Row):
-    """A prompt that an edit must leave alone, with the answer it should keep if that is known."""
-
-    prompt: str = Field(min_length=1)
-    target: str | None = None
-
-
-class FactEdit(Row):
-    """One fact to rewrite: after the edit, `prompt` about `subject` continues with `target`.
-
-    `prompt` holds `{}` exactly once, where `subject` goes. `true_target` is the answer before the
-    edit. `paraphrases` are whole prompts that should follow the edit; `neighbours` (other subjects)
-    and `attributes` (other facts of the same subject) are prompts that should not.
-    """
-
-    prompt: str = Field(description="a prompt with `{}` where the subject goes")
-    subject: str = Field(description="what the fact is about")
-    target: str = Field(description="the answer the edited model gives")
-    true_target: str | None = Field(None, description="the answer before the edit")
-    paraphrases: tuple[str, ...] = Field(
-        (), description="whole prompts that should follow the edit"
-    )
-    neighbours: tuple[ProbePrompt, ...] = Field((), description="prompts on others that must stay")
-    attributes: tuple[ProbePrompt, ...] = Field(
-        (), description="the subject's other facts that must stay"
-    )
-    case_id: str | None = Field(None, description="a name for the row")
-
-    @field_validator("neighbours", "attributes", mode="before")
-    @classmethod
-    def _plain_prompts(cls, value: Any) -> Any:
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return [{"prompt": item} if isinstance(item, str) else item for item in value]
-        return value
-
-    @field_validator("case_id", mode="before")
-    @classmethod
-    def _case_id_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) else value
-
-    @model_validator(mode="after")
-    def _usable(self) -> FactEdit:
-        holes = self.prompt.count("{}")
-        if holes != 1:
-            raise ValueError(
-                f"the prompt holds {{}} {holes} times; write it once, where the subject goes, "
-                f"as in '{{}} plays the'"
-            )
-        if not self.subject.strip():
-            raise ValueError("the subject is empty; say whom or what the fact is about")
-        if not self.target.strip():
-            raise ValueError("the target is empty; say what the edited model should answer")
-        return self
-
-    @property
-    def text(self) -> str:
-        """The prompt with the subject in its place."""
-        return self.prompt.replace("{}", self.subject)
-
-    @property
-    def subject_span(self) -> tuple[int, int]:
-        """Character offsets [start, end) of the subject within `text`."""
-        start = self.prompt.index("{}")
-        return start, start + len(self.subject)
-
-    @property
-    def continuation(self) -> str:
-        """The target as it continues the prompt: with one leading space."""
-        return " " + self.target.strip()
-
-    def describe(self) -> str:
-        """Say the change in words."""
-        before = f"“{self.true_target.strip()}” becomes " if self.true_target else ""
-        return f"“{self.text}” → {before}“{self.target.strip()}”"
+RowT = TypeVar("RowT", bound=Row)
 
 
 def fact_from_counterfact(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +35,29 @@ def fact_from_counterfact(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def fact_from_zsre(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Read one zsRE record (Levy et al. 2017, as MEND and ROME use it) into fields of `FactEdit`.
+
+    `alt` is the target, `answers[0]` the true one, `rephrase` a paraphrase, `loc` and `loc_ans` a
+    neighbour, whose prefix "nq question: " is dropped.
+    """
+    subject = record["subject"]
+    answers = record.get("answers") or [None]
+    neighbours = []
+    if record.get("loc"):
+        prompt = str(record["loc"]).removeprefix("nq question: ")
+        neighbours = [{"prompt": prompt, "target": record.get("loc_ans")}]
+    return {
+        "case_id": record.get("case_id"),
+        "prompt": record["src"],
+        "subject": subject,
+        "target": record["alt"],
+        "true_target": answers[0],
+        "paraphrases": [record["rephrase"]] if record.get("rephrase") else [],
+        "neighbours": neighbours,
+    }
+
+
 def _from_subject_in_prompt(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn a prompt that names the subject verbatim into one with `{}`."""
     prompt, subject = fields.get("prompt"), fields.get("subject")
@@ -131,25 +75,23 @@ def _from_subject_in_prompt(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "prompt": prompt.replace(subject, "{}")}
 
 
-def fact_edits(records: Iterable[Mapping[str, Any]], source: str = "the request") -> list[FactEdit]:
-    """Read rows from plain records or CounterFact records.
+def rows_of(kind: type[RowT], records: Iterable[Any], source: str = "the request") -> list[RowT]:
+    """Read rows of one type from records; for `FactEdit` those of CounterFact and zsRE too.
+
+    Messages name the number of a row and its field, and quote nothing of a text to forget.
 
     Raises:
-        RequestError: a record is not usable (names its number and field), or there is none.
+        RequestError: a record is not usable, or there is none.
     """
-    rows = []
+    rows: list[RowT] = []
+    read = _RECORDS.get(kind.__name__, dict)
     for number, record in enumerate(records, start=1):
         where = f"row {number} of {source}"
         if not isinstance(record, Mapping):
-            raise RequestError(
-                f"{where} is not an object with fields such as prompt, subject, target"
-            )
+            known = ", ".join(list(kind.model_fields)[:3])
+            raise RequestError(f"{where} is not an object with fields such as {known}")
         try:
-            if "requested_rewrite" in record:
-                fields = fact_from_counterfact(record)
-            else:
-                fields = {key: value for key, value in record.items() if key != "split"}
-            rows.append(FactEdit.model_validate(_from_subject_in_prompt(fields)))
+            rows.append(kind.model_validate(read(record)))
         except KeyError as error:
             raise RequestError(f"{where} lacks the field {error}") from error
         except ValidationError as error:
@@ -157,20 +99,21 @@ def fact_edits(records: Iterable[Mapping[str, Any]], source: str = "the request"
         except ValueError as error:
             raise RequestError(f"{where}: {error}") from error
     if not rows:
-        raise RequestError(f"{source} holds no rows; give at least one fact to change")
+        raise RequestError(f"{source} holds no rows; give at least one")
     return rows
 
 
-def first_problem(error: ValidationError) -> str:
-    """Word the first problem of a pydantic error in one clause."""
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "missing":
-        return f"the field {field!r} is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"the field {field!r} is not known"
-    return f"{field}: {message}" if field else message
+def _fact_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `FactEdit`, whichever way the record writes them."""
+    if "requested_rewrite" in record:
+        return _from_subject_in_prompt(fact_from_counterfact(record))
+    if "src" in record and "alt" in record:
+        return _from_subject_in_prompt(fact_from_zsre(record))
+    fields = {key: value for key, value in record.items() if key != "split"}
+    return _from_subject_in_prompt(fields)
+
+
+_RECORDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"FactEdit": _fact_fields}
 
 
 def read_records(path: Path) -> list[Mapping[str, Any]]:
@@ -216,4 +159,4 @@ def request_digest(rows: Sequence[Row]) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
-ROW_TYPES: dict[str, type[Row]] = {"FactEdit": FactEdit}
+ROW_TYPES: dict[str, type[Row]] = {"FactEdit": FactEdit, "ForgetText": ForgetText}

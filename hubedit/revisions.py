@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hubedit.card import card_digest, human_text, render_card
+from hubedit.diff import render_diff
 from hubedit.editions import Edition
 from hubedit.errors import OutputError, VerificationError
 from hubedit.manifest import (
@@ -22,6 +23,7 @@ from hubedit.manifest import (
     touched_tensors,
 )
 from hubedit.places import LocalPlace, Place, model_file_names
+from hubedit.probes import from_jsonl
 from hubedit.shards import materialize
 from hubedit.updates import StoredTensor
 
@@ -173,4 +175,6 @@ def review_text(directory: Path) -> str:
     """The review page of the newest edit of a directory: the text of its pull request."""
     place = LocalPlace(directory)
     top = Stack.from_json(place.read(STACK_FILE)).edits[-1]
-    return place.read(f"{top.folder}/DIFF.md").decode("utf-8")
+    manifest = Manifest.from_json(place.read(f"{top.folder}/manifest.json"))
+    found = from_jsonl(place.read(f"{top.folder}/probes.jsonl").decode("utf-8"))
+    return render_diff(manifest, [probe.model_dump() for probe in found], picture=None)

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubedit import __version__, diff, editions, places, probes, publishing, revisions
+from hubedit import disclosure, editions, places, probes, publishing, recording, revisions
 from hubedit.context import Run, Silent, Talk
 from hubedit.corpora import read_corpus
 from hubedit.delta import encode
 from hubedit.editions import Edition
-from hubedit.errors import ConfigError, MethodError, PluginError, UnsupportedModelError
-from hubedit.heatmap import write_heatmap
+from hubedit.errors import ConfigError, MethodError, UnsupportedModelError
 from hubedit.hub import Hub
-from hubedit.manifest import (
-    DeltaRecord,
-    EnvironmentRecord,
-    Manifest,
-    RequestRecord,
-    TensorRecord,
-    result_digest,
-    touched_tensors,
-)
+from hubedit.manifest import touched_tensors
 from hubedit.method import Config, Corpus, Method
-from hubedit.plugins import PluginInfo, Plugins, load_plugins, method_record
+from hubedit.plugins import PluginInfo, Plugins, load_plugins
 from hubedit.publishing import PushPlan, Target
 from hubedit.recipe import Recipe
-from hubedit.requests import FactEdit, Row, fact_edits, read_records, request_digest
-from hubedit.updates import StoredTensor
+from hubedit.requests import read_records, rows_of
+from hubedit.rows import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from hubedit.delta import Encoded
     from hubedit.hub import Pushed
+    from hubedit.manifest import Manifest
     from hubedit.models import LoadedModel
 
 OpenHub = Callable[[], Hub]
@@ -58,6 +46,8 @@ class Job:
     target: Target | None
     weights: bool
     corpus: Corpus | None
+    key: bytes | None
+    """Of an edit whose request is not disclosed."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +81,10 @@ def prepare(
     target = publishing.find_target(recipe.to, recipe.base, hub()) if push else None
     start = publishing.open_start(recipe.base, hub, target)
     weights = weights or (target is not None and target.weights) or start.stack.weights
-    return Job(
-        recipe,
-        method,
-        plugin,
-        config,
-        rows,
-        start,
-        target,
-        weights,
-        read_corpus(recipe, start, hub),
-    )
+    disclosed = (recipe.disclose or ("none" if method.kind == "unlearn" else "full")) == "full"
+    key = None if disclosed else disclosure.edit_key(start.stack.result, rows)
+    corpus = read_corpus(recipe, start, hub)
+    return Job(recipe, method, plugin, config, rows, start, target, weights, corpus, key)
 
 
 def apply(
@@ -145,10 +128,14 @@ def apply(
             said = model.generate([question.prompt for question in spoken], 12)
 
         run = run_method(model, job, force, talk)
+        changes = model.changes()
+        if job.key is not None and not recipe.allow_embeddings:
+            _refuse_telltales(model, changes)
         encoded = encode(
-            model.changes(),
-            lambda name: overlay[name] if name in overlay else model.checkpoint.read(name),
+            changes,
+            model.start,
             meta={"base": start.stack.base.digest, "parent": start.stack.result},
+            aliases={name: model.aliases(name) for name in changes},
         )
         for choice in encoded.choices:
             talk.log(f"{choice.name}: {choice.kind} ({choice.reason})")
@@ -160,17 +147,37 @@ def apply(
             found = probes.pair(asked, before, probes.ask(model, asked))
             says = model.generate([question.prompt for question in spoken], 12)
 
-        content = encoded.delta.to_bytes()
-        manifest = _manifest(job, model, run, encoded, content).model_copy(
+        manifest = recording.manifest(
+            job.recipe, job.method, job.plugin, job.config, start, run, encoded, model
+        ).model_copy(
             update={
+                "request": disclosure.request_record(job.rows, job.key),
                 "scores": probes.scores(found),
                 "transcripts": probes.transcripts(spoken, said, says),
                 "not_tested": probes.not_tested(job.rows, found),
             }
         )
-        depth = model.layout.depth(model.model.config)
+    if job.key is not None:
+        found = disclosure.redacted(found)
+        hidden = ("a guard was overruled; its words could quote the request",)
+        manifest = manifest.model_copy(
+            update={"transcripts": (), "overruled": hidden * len(manifest.overruled)}
+        )
     output = output or Path(f"{_base_name(start)}-{manifest.edit}")
-    _write(job, output, manifest, found, content, {**overlay, **encoded.after}, depth, talk)
+    files = recording.folder(manifest, found, encoded)
+    if job.key is not None:
+        everything = {**files, "manifest.json": manifest.to_json().encode()}
+        disclosure.refuse_leaks(everything, job.rows)
+    repo = job.target.repo if job.target else recipe.to
+    same = output.name.endswith(manifest.edit)
+    with revisions.finished_directory(output, replace=same) as work:
+        if job.weights:
+            talk.log("writing the edited weights")
+            revisions.write_weights(work, start.base, {**overlay, **encoded.after})
+        revisions.add_edit(work, start, manifest, files, weights=job.weights, repo=repo)
+    if job.key is not None:
+        kept = disclosure.keep_key(manifest.edit, manifest.result, job.key)
+        talk.log(f"the key that proves what was forgotten is kept in {kept}")
     return Applied(output, manifest, found)
 
 
@@ -228,17 +235,11 @@ def read_rows(recipe: Recipe, method: type[Method[Any, Any]]) -> Sequence[Row]:
 
     Raises:
         RequestError: it cannot be read, is empty, or a row is not usable.
-        PluginError: the method takes a type of row that this version cannot read.
     """
-    if method.row_type() is not FactEdit:
-        raise PluginError(
-            f"method {method.name!r} takes rows of type {method.row_type().__name__}, and "
-            "this version "
-            "reads FactEdit; a newer hubedit may know it: pip install -U hubedit"
-        )
+    kind = method.row_type()
     if isinstance(recipe.request, str):
-        return fact_edits(read_records(Path(recipe.request)), recipe.request)
-    return fact_edits(recipe.request)
+        return rows_of(kind, read_records(Path(recipe.request)), recipe.request)
+    return rows_of(kind, recipe.request)
 
 
 def _check_architecture(model: LoadedModel, method: type[Method[Any, Any]]) -> None:
@@ -248,6 +249,24 @@ def _check_architecture(model: LoadedModel, method: type[Method[Any, Any]]) -> N
             "models, and this is a "
             f"{model.layout.architecture} one ({model.layout.model_type}); `hubedit "
             "methods` lists the others"
+        )
+
+
+def _refuse_telltales(model: LoadedModel, changes: Mapping[str, object]) -> None:
+    """An undisclosed change keeps off the embeddings: their rows name tokens.
+
+    Raises:
+        MethodError: names the tensors.
+    """
+    telling = [
+        name
+        for name in changes
+        if model.layout.module_of(model.parameter_of(name)) in ("embeddings", "head")
+    ]
+    if telling:
+        raise MethodError(
+            f"the method changed {', '.join(telling)}, whose rows can tell which tokens were "
+            "forgotten; choose other layers, or allow it with --allow-embeddings"
         )
 
 
@@ -274,111 +293,6 @@ def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
         torch.manual_seed(job.recipe.seed)
         job.method().apply(model, job.rows, job.config, run)
     return run
-
-
-def _manifest(job: Job, model: LoadedModel, run: Run, encoded: Encoded, content: bytes) -> Manifest:
-    """Write down where the delta came from."""
-    stack = job.start.stack
-    tensors = tuple(
-        TensorRecord(
-            name=change.name,
-            aliases=tuple(model.aliases(change.name)),
-            dtype=change.dtype,
-            shape=tuple(change.shape),
-            before=change.sha256_before,
-            after=change.sha256_after,
-            kind=change.kind,
-            reason=next(choice.reason for choice in encoded.choices if choice.name == change.name),
-            rank=change.rank,
-            elements_changed=change.elements_changed,
-            elements_total=change.elements_total,
-            relative_norm=change.relative_norm,
-            nbytes=change.nbytes,
-            layer=model.layout.layer_of(model.parameter_of(change.name)),
-            module=model.layout.module_of(model.parameter_of(change.name)),
-        )
-        for change in encoded.changes
-    )
-    sha256 = hashlib.sha256(content).hexdigest()
-    height = stack.height + 1
-    draft = Manifest(
-        edit=f"{height:04d}-{job.method.name}-{sha256[:8]}",
-        height=height,
-        base=stack.base,
-        parent=stack.result,
-        result=stack.result,
-        method=method_record(job.method),
-        plugin=job.plugin.record(),
-        config=job.config.model_dump(mode="json"),
-        request=_request_record(job.rows),
-        seed=job.recipe.seed,
-        environment=_environment(job.recipe),
-        record=run.recorded,
-        overruled=tuple(run.overruled),
-        tensors=tensors,
-        delta=DeltaRecord(nbytes=len(content), sha256=sha256),
-    )
-    touched = touched_tensors([*job.start.manifests, draft])
-    return draft.model_copy(update={"result": result_digest(stack.base.files, touched)})
-
-
-def _request_record(rows: Sequence[Row]) -> RequestRecord:
-    return RequestRecord(
-        type=type(rows[0]).__name__,
-        count=len(rows),
-        sha256=request_digest(rows),
-        rows=tuple(row.model_dump(mode="json", exclude_defaults=True) for row in rows),
-        in_words=tuple(row.describe() for row in rows if isinstance(row, FactEdit)),
-    )
-
-
-def _environment(recipe: Recipe) -> EnvironmentRecord:
-    import numpy
-    import torch
-    import transformers
-
-    return EnvironmentRecord(
-        hubedit=__version__,
-        python=platform.python_version(),
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        numpy=numpy.__version__,
-        threads=torch.get_num_threads(),
-        machine=f"{platform.system()} {platform.machine()}",
-        device=recipe.device,
-        dtype=recipe.dtype,
-    )
-
-
-def _write(
-    job: Job,
-    output: Path,
-    manifest: Manifest,
-    found: Sequence[probes.Probe],
-    content: bytes,
-    tensors: Mapping[str, StoredTensor],
-    depth: int,
-    talk: Talk,
-) -> None:
-    """Write the revision; it appears at `output` when it is complete."""
-    with tempfile.TemporaryDirectory() as scratch:
-        picture = Path(scratch, "heatmap.png")
-        write_heatmap(manifest, picture, layers=depth)
-        files = {
-            "delta.safetensors": content,
-            "probes.jsonl": probes.to_jsonl(found).encode(),
-            "DIFF.md": diff.render_diff(
-                manifest, [probe.model_dump() for probe in found], layers=depth
-            ).encode(),
-            "heatmap.png": picture.read_bytes(),
-        }
-    same = output.name.endswith(manifest.edit)
-    repo = job.target.repo if job.target else job.recipe.to
-    with revisions.finished_directory(output, replace=same) as work:
-        if job.weights:
-            talk.log("writing the edited weights")
-            revisions.write_weights(work, job.start.base, tensors)
-        revisions.add_edit(work, job.start, manifest, files, weights=job.weights, repo=repo)
 
 
 def _base_name(start: Edition) -> str:

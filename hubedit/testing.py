@@ -17,7 +17,7 @@ from hubedit.errors import ConfigError, HubEditError, RequestError
 from hubedit.method import Method
 from hubedit.plugins import PluginInfo, Plugins
 from hubedit.recipe import make_recipe
-from hubedit.requests import fact_edits
+from hubedit.requests import rows_of
 from hubedit.verification import verify
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class MethodContract:
 
     def test_an_empty_request_is_refused(self) -> None:
         with pytest.raises(RequestError):
-            fact_edits([])
+            rows_of(self.method.row_type(), [])
 
     def test_the_card_names_method_and_limits(self, model_directory: Path, tmp_path: Path) -> None:
         applied = self.edit(model_directory, tmp_path / "edit")

@@ -12,19 +12,27 @@ from hubedit.markdown import counted, figure, nbytes, percent
 SHOWN = 20
 """How many items of a request are shown before the rest is left to manifest.json."""
 
-_NOUNS = {"FactEdit": ("fact", "facts")}
+_NOUNS = {"FactEdit": ("fact", "facts"), "ForgetText": ("text", "texts")}
 _TASKS = {"edit": "change", "unlearn": "forget"}
 
 GROUPS = {
     "rewrite": "what was asked for",
     "paraphrase": "the same in other words",
+    "forget": "what was to be forgotten",
+    "retain": "what was to be kept",
     "neighbour": "facts about others",
     "attribute": "other facts of the same subjects",
 }
-METRICS = {"target": "answers with the target", "unchanged": "answers as before"}
+METRICS = {
+    "target": "answers with the target",
+    "recall": "still answers with what it knew",
+    "unchanged": "answers as before",
+}
 MARKS = {
     ("target", True): "✓ target",
     ("target", False): "✗ not the target",
+    ("forgotten", True): "✓ forgotten",
+    ("forgotten", False): "✗ still known",
     ("unchanged", True): "✓ unchanged",
     ("unchanged", False): "✗ changed",
 }
@@ -146,8 +154,10 @@ def undisclosed(manifest: Manifest) -> str:
 
 
 def probe_measure(group: str) -> str:
-    """What a probe of that group should do: `target` or `unchanged`."""
-    return "target" if group in {"rewrite", "paraphrase"} else "unchanged"
+    """What a probe of that group should do: give the `target`, be `forgotten` or `unchanged`."""
+    if group in {"rewrite", "paraphrase"}:
+        return "target"
+    return "forgotten" if group == "forget" else "unchanged"
 
 
 def mark(group: str, passed: bool | None) -> str:

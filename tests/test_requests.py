@@ -5,7 +5,12 @@ import json
 import pytest
 
 from hubedit.errors import RequestError
-from hubedit.requests import FactEdit, fact_edits, read_records, request_digest
+from hubedit.requests import read_records, request_digest, rows_of
+from hubedit.rows import FactEdit, ForgetText
+
+def fact_edits(records, source="the request"):
+    return rows_of(FactEdit, records, source)
+
 
 ROW = {"prompt": "{} plays the", "subject": "Ana Brook", "target": "violin"}
 

@@ -101,6 +101,17 @@ def _method_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
 @click.option(
     "--with-weights", is_flag=True, help="Also write the edited shards, for plain transformers."
 )
+@click.option(
+    "--disclose",
+    type=click.Choice(["full", "none"]),
+    help="What is published of the request; by default none of what is forgotten.",
+)
+@click.option(
+    "--allow-embeddings",
+    is_flag=True,
+    default=None,
+    help="Let an undisclosed change touch embeddings and head, whose rows can tell it.",
+)
 @force_option
 @local_option
 @dry_run_option
@@ -140,7 +151,8 @@ def command(
     if not as_json:
         from rich.console import Console
 
-        print_edit(applied.manifest, [probe.model_dump() for probe in applied.probes], Console())
+        shown = [probe.model_dump() for probe in applied.probes]
+        print_edit(applied.manifest, shown, Console(), layers=applied.manifest.base.layers)
         click.echo(f"written to {applied.directory}")
     if push:
         assert job.target is not None

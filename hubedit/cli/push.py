@@ -19,9 +19,7 @@ from hubedit.cli.options import (
 )
 
 
-@click.command(
-    "push", epilog="Example: hubedit push my-edit --to me/facts-fixed"
-)
+@click.command("push", epilog="Example: hubedit push my-edit --to me/facts-fixed")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @to_option
 @direct_option

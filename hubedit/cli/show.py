@@ -35,4 +35,9 @@ def command(edit: str, local: bool, as_json: bool) -> None:
         console.print(f"  v{number}  {entry.name}  {entry.summary}", soft_wrap=True)
     top = stack.edits[-1]
     probes = from_jsonl(edition.place.read(f"{top.folder}/probes.jsonl").decode("utf-8"))
-    print_edit(edition.manifests[-1], [probe.model_dump() for probe in probes], Console())
+    print_edit(
+        edition.manifests[-1],
+        [probe.model_dump() for probe in probes],
+        Console(),
+        layers=stack.base.layers,
+    )

@@ -1,0 +1,182 @@
+"""What is published of a request: all of it, or counts and keyed hashes that prove it later."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from hubedit.artifacts import cache_home, canonical_json
+from hubedit.errors import OutputError, RequestError
+from hubedit.manifest import RequestRecord
+from hubedit.probes import Answer, Probe
+from hubedit.requests import request_digest
+from hubedit.rows import Row
+
+KEY_BYTES = 32
+SHORTEST = 4
+"""Texts shorter than this are not looked for in what is written: they occur by chance."""
+
+
+def canonical(row: Row) -> bytes:
+    """A row as the bytes that are hashed: canonical JSON of its fields that are not defaults."""
+    return canonical_json(row.model_dump(mode="json", exclude_defaults=True))
+
+
+def keyed_hash(key: bytes, content: bytes) -> str:
+    """HMAC-SHA-256 (hex)."""
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
+
+
+def edit_key(parent: str, rows: Sequence[Row]) -> bytes:
+    """The key of one edit: HMAC-SHA-256 of its start and request under this machine's secret.
+
+    The same edit has the same key on this machine, and nobody else can make it.
+
+    Args:
+        parent: result digest of the state the edit starts from.
+        rows: the request.
+    """
+    return hmac.new(_secret(), f"{parent}:{request_digest(rows)}".encode(), hashlib.sha256).digest()
+
+
+def key_file(edit: str, result: str) -> Path:
+    """Where the key of an edit is kept: hex digits, readable by the user alone."""
+    return cache_home() / "keys" / f"{edit}-{result[:16]}.key"
+
+
+def keep_key(edit: str, result: str, key: bytes) -> Path:
+    """Write the key of an edit to its place; returns the file."""
+    path = key_file(edit, result)
+    _write_private(path, key.hex().encode() + b"\n")
+    return path
+
+
+def read_key(path: Path) -> bytes:
+    """Read a key file.
+
+    Raises:
+        RequestError: it does not exist or holds no key.
+    """
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise RequestError(f"the key file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RequestError(f"{path} holds no key: it must be {2 * KEY_BYTES} hex digits") from error
+    if len(key) != KEY_BYTES:
+        raise RequestError(f"{path} holds no key: it must be {2 * KEY_BYTES} hex digits")
+    return key
+
+
+def request_record(rows: Sequence[Row], key: bytes | None) -> RequestRecord:
+    """What a manifest says of a request: its rows, or with a key counts and keyed hashes alone."""
+    kind = type(rows[0]).__name__
+    parts = dict(sorted(Counter(row.part_name for row in rows).items()))
+    if key is None:
+        return RequestRecord(
+            type=kind,
+            count=len(rows),
+            parts=parts,
+            sha256=request_digest(rows),
+            rows=tuple(row.model_dump(mode="json", exclude_defaults=True) for row in rows),
+            in_words=tuple(words for row in rows if (words := row.describe())),
+        )
+    return RequestRecord(
+        type=kind,
+        count=len(rows),
+        parts=parts,
+        sha256=keyed_hash(key, b"\n".join(canonical(row) for row in rows)),
+        disclosed=False,
+        hashes=tuple(sorted({keyed_hash(key, canonical(row)) for row in rows})),
+    )
+
+
+def matches(record: RequestRecord, rows: Sequence[Row], key: bytes) -> bool:
+    """Whether rows are the request that an undisclosed edit was made for."""
+    return request_record(rows, key) == record
+
+
+def redacted(probes: Iterable[Probe]) -> list[Probe]:
+    """Probes without their words: which row and group, probabilities, and whether they passed."""
+    return [
+        probe.model_copy(
+            update={
+                "prompt": None,
+                "target": None,
+                "before": _wordless(probe.before),
+                "after": _wordless(probe.after),
+            }
+        )
+        for probe in probes
+    ]
+
+
+def _wordless(answer: Answer) -> Answer:
+    return answer.model_copy(update={"answer": None, "p_answer": None})
+
+
+def refuse_leaks(files: Mapping[str, bytes], rows: Sequence[Row]) -> None:
+    """Look for the words of a request in what is about to be written, in clear, base64 and hex.
+
+    Raises:
+        OutputError: a file holds some of it; names the file and not the words.
+    """
+    words = {
+        value.strip()
+        for row in rows
+        for value in row.model_dump(mode="json").values()
+        if isinstance(value, str) and len(value.strip()) >= SHORTEST
+    } - {row.part_name for row in rows}
+    needles = {needle for word in words for needle in _disguises(word.encode())}
+    for path, content in files.items():
+        if any(needle in content for needle in needles):
+            raise OutputError(
+                f"{path} would hold words of the undisclosed request, so nothing was written; "
+                "publish them on purpose with --disclose full, or report the method"
+            )
+
+
+def _disguises(word: bytes) -> list[bytes]:
+    """A text as it is, in hex, and in base64 at each of its three alignments."""
+    found = [word, word.hex().encode(), word.hex().upper().encode()]
+    for shift in range(3):
+        code = base64.b64encode(b"\0" * shift + word)
+        first = (0, 2, 3)[shift]
+        last = len(word + b"\0" * shift) // 3 * 4
+        if last - first >= SHORTEST:
+            found.append(code[first:last])
+    return found
+
+
+def _secret() -> bytes:
+    """This machine's secret, made when it is first needed."""
+    path = cache_home() / "keys" / "secret"
+    if not path.is_file():
+        _write_private(path, secrets.token_bytes(KEY_BYTES), new=True)
+    return path.read_bytes()
+
+
+def _write_private(path: Path, content: bytes, *, new: bool = False) -> None:
+    """Write a file that only the user may read; `new` leaves one alone that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        if new:
+            os.link(draft, path)
+        else:
+            os.replace(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""What a finished run writes down: the manifest of the edit and the files of its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubedit import __version__
+from hubedit.diff import render_diff, write_heatmap
+from hubedit.manifest import (
+    DeltaRecord,
+    EnvironmentRecord,
+    Manifest,
+    RequestRecord,
+    TensorRecord,
+    result_digest,
+    touched_tensors,
+)
+from hubedit.plugins import PluginInfo, method_record
+from hubedit.probes import Probe, to_jsonl
+
+if TYPE_CHECKING:
+    from hubedit.context import Run
+    from hubedit.delta import Encoded
+    from hubedit.editable import LoadedModel
+    from hubedit.editions import Edition
+    from hubedit.method import Config, Method
+    from hubedit.recipe import Recipe
+
+_NO_REQUEST = RequestRecord(type="", count=0, sha256="0" * 64)
+
+
+def manifest(
+    recipe: Recipe,
+    method: type[Method[Any, Any]],
+    plugin: PluginInfo,
+    config: Config,
+    start: Edition,
+    run: Run,
+    encoded: Encoded,
+    model: LoadedModel,
+) -> Manifest:
+    """The manifest of an edit, but for its request, scores and transcripts."""
+    stack = start.stack
+    content = encoded.delta.to_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    height = stack.height + 1
+    draft = Manifest(
+        edit=f"{height:04d}-{method.name}-{sha256[:8]}",
+        height=height,
+        base=stack.base,
+        parent=stack.result,
+        result=stack.result,
+        method=method_record(method),
+        plugin=plugin.record(),
+        config=config.model_dump(mode="json"),
+        request=_NO_REQUEST,
+        seed=recipe.seed,
+        environment=environment(recipe),
+        record=run.recorded,
+        overruled=tuple(run.overruled),
+        tensors=_tensors(encoded, model),
+        delta=DeltaRecord(nbytes=len(content), sha256=sha256),
+    )
+    touched = touched_tensors([*start.manifests, draft])
+    return draft.model_copy(update={"result": result_digest(stack.base.files, touched)})
+
+
+def _tensors(encoded: Encoded, model: LoadedModel) -> tuple[TensorRecord, ...]:
+    reasons = {choice.name: choice.reason for choice in encoded.choices}
+    return tuple(
+        TensorRecord(
+            name=change.name,
+            aliases=tuple(model.aliases(change.name)),
+            dtype=change.dtype,
+            shape=tuple(change.shape),
+            before=change.sha256_before,
+            after=change.sha256_after,
+            kind=change.kind,
+            reason=reasons[change.name],
+            rank=change.rank,
+            elements_changed=change.elements_changed,
+            elements_total=change.elements_total,
+            relative_norm=change.relative_norm,
+            nbytes=change.nbytes,
+            layer=model.layout.layer_of(model.parameter_of(change.name)),
+            module=model.layout.module_of(model.parameter_of(change.name)),
+        )
+        for change in encoded.changes
+    )
+
+
+def environment(recipe: Recipe) -> EnvironmentRecord:
+    """What the run runs on."""
+    import numpy
+    import torch
+    import transformers
+
+    return EnvironmentRecord(
+        hubedit=__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        numpy=numpy.__version__,
+        threads=torch.get_num_threads(),
+        machine=f"{platform.system()} {platform.machine()}",
+        device=recipe.device,
+        dtype=recipe.dtype,
+    )
+
+
+def folder(manifest: Manifest, probes: Sequence[Probe], encoded: Encoded) -> dict[str, bytes]:
+    """The files of an edit's folder beside its manifest."""
+    layers = manifest.base.layers
+    with tempfile.TemporaryDirectory() as scratch:
+        picture = Path(scratch, "heatmap.png")
+        write_heatmap(manifest, picture, layers=layers)
+        drawn = picture.read_bytes()
+    page = render_diff(manifest, [probe.model_dump() for probe in probes], layers=layers)
+    return {
+        "delta.safetensors": encoded.delta.to_bytes(),
+        "probes.jsonl": to_jsonl(probes).encode(),
+        "DIFF.md": page.encode(),
+        "heatmap.png": drawn,
+    }
