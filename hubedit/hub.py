@@ -250,21 +250,23 @@ class Hub:
         files: Mapping[str, Path | bytes],
         *,
         parent: str,
+        gone: Sequence[str] = (),
         title: str,
         description: str,
         pr: bool,
     ) -> Pushed:
-        """Write files in one commit on top of `parent`: on main, or as a pull request.
+        """Write and delete files in one commit on top of `parent`: on main, or as a pull request.
 
         Raises:
             PushConflictError: main is no longer at `parent`.
         """
-        from huggingface_hub import CommitOperationAdd, errors
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, errors
 
-        operations = [
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
             for path, content in sorted(files.items())
         ]
+        operations += [CommitOperationDelete(path) for path in gone]
         try:
             with self._worded(repo):
                 info = self.api.create_commit(

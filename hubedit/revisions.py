@@ -25,6 +25,7 @@ from hubedit.manifest import (
 from hubedit.places import LocalPlace, Place, model_file_names
 from hubedit.probes import from_jsonl
 from hubedit.shards import materialize
+from hubedit.targets import stack_digest
 from hubedit.updates import StoredTensor
 
 
@@ -102,7 +103,13 @@ def add_edit(
     _write(work / entry.folder / "manifest.json", content)
     for name, data in files.items():
         _write(work / entry.folder / name, data)
-    stack = Stack(base=start.stack.base, edits=(*start.stack.edits, entry), weights=weights)
+    stack = Stack(
+        base=start.stack.base,
+        version=start.stack.version + 1,
+        previous=stack_digest(start.place),
+        edits=(*start.stack.edits, entry),
+        weights=weights,
+    )
     return _finish(work, stack, [*start.manifests, manifest], start, repo)
 
 

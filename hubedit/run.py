@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubedit import disclosure, editions, places, probes, publishing, recording, revisions
+from hubedit import disclosure, editions, places, probes, publishing, recording, revisions, targets
 from hubedit.context import Run, Silent, Talk
 from hubedit.corpora import read_corpus
 from hubedit.delta import encode
@@ -18,10 +18,11 @@ from hubedit.hub import Hub
 from hubedit.manifest import touched_tensors
 from hubedit.method import Config, Corpus, Method
 from hubedit.plugins import PluginInfo, Plugins, load_plugins
-from hubedit.publishing import PushPlan, Target
+from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
 from hubedit.requests import read_records, rows_of
 from hubedit.rows import Row
+from hubedit.targets import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -78,8 +79,8 @@ def prepare(
     except ConfigError as error:
         raise ConfigError(f"method {method.name!r}: {error}") from error
     rows = read_rows(recipe, method)
-    target = publishing.find_target(recipe.to, recipe.base, hub()) if push else None
-    start = publishing.open_start(recipe.base, hub, target)
+    target = targets.find_target(recipe.to, recipe.base, hub()) if push else None
+    start = targets.open_start(recipe.base, hub, target)
     weights = weights or (target is not None and target.weights) or start.stack.weights
     disclosed = (recipe.disclose or ("none" if method.kind == "unlearn" else "full")) == "full"
     key = None if disclosed else disclosure.edit_key(start.stack.result, rows)
@@ -185,7 +186,7 @@ def publish(
     applied: Applied, hub: Hub, to: str | None, *, direct: bool = False, force: bool = False
 ) -> tuple[PushPlan, Pushed]:
     """Push a finished edit: one commit, as a pull request unless `direct`."""
-    plan, _ = publishing.plan_push(applied.directory, hub, to, direct=direct, force=force)
+    plan = publishing.plan_push(applied.directory, hub, to, direct=direct, force=force)
     body = revisions.review_text(applied.directory)
     return plan, publishing.publish(applied.directory, hub, plan, body=body)
 

@@ -6,7 +6,8 @@ import pytest
 
 from hubedit.errors import RequestError
 from hubedit.requests import read_records, request_digest, rows_of
-from hubedit.rows import FactEdit, ForgetText
+from hubedit.rows import FactEdit
+
 
 def fact_edits(records, source="the request"):
     return rows_of(FactEdit, records, source)

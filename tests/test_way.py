@@ -179,7 +179,7 @@ def test_of_two_racing_direct_pushes_one_wins_and_the_other_is_told_both_heads(
     start = hub.commit("me/tiny-edited")
     edits = [applied_to(base, word, tmp_path / word) for word in ("oboe", "cello")]
     plans = [
-        publishing.plan_push(edit.directory, hub, "me/tiny-edited", direct=True, force=False)[0]
+        publishing.plan_push(edit.directory, hub, "me/tiny-edited", direct=True, force=False)
         for edit in edits
     ]
 

@@ -41,7 +41,7 @@ def command(
     from hubedit.revisions import review_text
 
     hub = hub_opener(local)()
-    plan, _ = plan_push(directory, hub, to, direct=direct, force=force)
+    plan = plan_push(directory, hub, to, direct=direct, force=force)
     if dry_run:
         if as_json:
             print_json(
