@@ -100,7 +100,7 @@ def compare(name: str, before: StoredTensor, after: StoredTensor, update: Update
         sha256_after=after.sha256(),
         kind=update.kind,
         rank=update.rank,
-        elements_changed=_changed(before, after).size,
+        elements_changed=int(np.count_nonzero(_changed(before, after))),
         elements_total=before.size,
         relative_norm=_relative_norm(before, after),
         nbytes=update.nbytes(before.size),
@@ -139,21 +139,24 @@ def _smallest(
 ) -> tuple[Update | None, StoredTensor, str]:
     """The smallest kind that stores a tensor exactly; the first in the table of equal ones."""
     changed = _changed(before, after)
-    if not changed.size:
+    count = int(np.count_nonzero(changed))
+    if not count:
         return None, before, f"{why}, and no bit of it is other than before"
     costs = {
         kind: cost for kind in KINDS.values() if (cost := kind.cost(before, changed)) is not None
     }
     best = min(costs, key=lambda kind: costs[kind])
-    share = f"{changed.size} of {before.size} elements changed"
+    share = f"{count} of {before.size} elements changed"
     return best.between(after, changed), after, f"{why}; {share}, {best.kind} is smallest"
 
 
-def _changed(before: StoredTensor, after: StoredTensor) -> npt.NDArray[np.int64]:
-    """Flat positions of the elements whose bits differ; of bytes, where elements are smaller."""
-    if before.width is None:
-        return np.flatnonzero(before.data != after.data)
-    return np.flatnonzero(before.bits() != after.bits())
+def _changed(before: StoredTensor, after: StoredTensor) -> npt.NDArray[np.bool_]:
+    """Which elements differ in their bits, flat; which bytes, where elements are smaller."""
+    whole = before.width is not None
+    differ: npt.NDArray[np.bool_] = (
+        before.bits() != after.bits() if whole else before.data != after.data
+    )
+    return differ
 
 
 def _relative_norm(before: StoredTensor, after: StoredTensor) -> float | None:

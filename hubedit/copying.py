@@ -44,7 +44,8 @@ def materialize(
         changes: the new tensors by name, or functions that return them.
         files: names of the files to copy, relative with `/`; by default all that are not hidden and
             hold no weights beside those of the checkpoint.
-        link: hard-link files without changes where the system can, instead of copying them.
+        link: hard-link files without changes where the system can, instead of copying them; they
+            are then the same files, so that writing to one writes to both.
         progress: called with a file's name, bytes done and bytes in all, after each file.
 
     Raises:

@@ -57,13 +57,16 @@ class Update(ABC):
         """The tensor after the update; see `hubedit.updates.apply`."""
 
     @classmethod
-    def cost(cls, before: StoredTensor, changed: npt.NDArray[np.int64]) -> int | None:
-        """Bytes to store any change of the elements at `changed`; None if the kind cannot."""
+    def cost(cls, before: StoredTensor, changed: npt.NDArray[np.bool_]) -> int | None:
+        """Bytes to store a change of the elements where `changed`; None if the kind cannot.
+
+        `changed` is flat: one boolean for each element, or for each byte where those are smaller.
+        """
         return None
 
     @classmethod
-    def between(cls, after: StoredTensor, changed: npt.NDArray[np.int64]) -> Update:
-        """The update that makes a tensor `after` of one that differs at `changed` alone.
+    def between(cls, after: StoredTensor, changed: npt.NDArray[np.bool_]) -> Update:
+        """The update that makes a tensor `after` of one that differs where `changed` alone.
 
         Only kinds with a `cost` have it.
         """
@@ -137,11 +140,12 @@ class LowRank(Update):
         Raises:
             NonFiniteUpdateError: it holds NaN or infinity, or values too large for float32.
         """
-        if not (np.isfinite(self.left).all() and np.isfinite(self.right).all()):
+        left, right = doubles(self.left), doubles(self.right)
+        if not (np.isfinite(left).all() and np.isfinite(right).all()):
             raise NonFiniteUpdateError("the update holds NaN or infinity, so it cannot be stored")
-        some = np.flatnonzero(self.left.any(axis=0) & self.right.any(axis=1))
+        some = np.flatnonzero(left.any(axis=0) & right.any(axis=1))
         some = some if some.size else np.array([0])
-        left, right = balanced(doubles(self.left[:, some]), doubles(self.right[some]))
+        left, right = balanced(left[:, some], right[some])
         near_left, near_right = to_grid(left, right)
         return LowRank(near_left, near_right), grid_error(left, right, near_left, near_right)
 
@@ -220,18 +224,18 @@ class Sparse(Update):
         return f"Sparse({self.indices.size} elements of {self.values.dtype})"
 
     @classmethod
-    def cost(cls, before: StoredTensor, changed: npt.NDArray[np.int64]) -> int | None:
+    def cost(cls, before: StoredTensor, changed: npt.NDArray[np.bool_]) -> int | None:
         """An index and a value for each element; None where an element is less than a byte."""
         if before.width is None:
             return None
         index = DTYPE_BITS[_index_dtype(before.size)] // 8
-        return changed.size * (index + before.width)
+        return int(np.count_nonzero(changed)) * (index + before.width)
 
     @classmethod
-    def between(cls, after: StoredTensor, changed: npt.NDArray[np.int64]) -> Sparse:
+    def between(cls, after: StoredTensor, changed: npt.NDArray[np.bool_]) -> Sparse:
         """See `Update.between`."""
-        values = raw(after.bits()[changed])
-        return cls(changed, StoredTensor(after.dtype, changed.shape, values))
+        places = np.flatnonzero(changed)
+        return cls(places, StoredTensor(after.dtype, places.shape, raw(after.bits()[places])))
 
     def stored_as(self, dtype: str) -> Sparse:
         """The same elements, their values rounded to `dtype`."""
@@ -296,12 +300,12 @@ class Replace(Update):
         return f"Replace({self.values.dtype} {list(self.values.shape)})"
 
     @classmethod
-    def cost(cls, before: StoredTensor, changed: npt.NDArray[np.int64]) -> int | None:
+    def cost(cls, before: StoredTensor, changed: npt.NDArray[np.bool_]) -> int | None:
         """The whole tensor."""
         return before.nbytes
 
     @classmethod
-    def between(cls, after: StoredTensor, changed: npt.NDArray[np.int64]) -> Replace:
+    def between(cls, after: StoredTensor, changed: npt.NDArray[np.bool_]) -> Replace:
         """See `Update.between`."""
         return cls(after)
 

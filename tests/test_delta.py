@@ -467,6 +467,15 @@ def test_a_black_box_change_takes_the_smallest_exact_kind():
         assert encoded.delta.apply("w", base) == after
 
 
+def test_elements_smaller_than_a_byte_are_replaced():
+    base = StoredTensor("F4", (4, 4), np.zeros(8, np.uint8))
+    after = StoredTensor("F4", (4, 4), np.array([0, 0, 1, 0, 0, 0, 0, 0], np.uint8))
+    encoded = encode({"w": after}, lambda _: base)
+    assert encoded.choices[0].kind == "replace"
+    assert encoded.changes[0].relative_norm is None
+    assert Delta.read(encoded.delta.to_bytes()).apply("w", base) == after
+
+
 def test_values_are_rounded_to_the_dtype_of_the_tensor():
     values = np.array([1 + 2**-9, 3.0])
     encoded = encode({"low.weight": [Sparse([7, 2], values)]}, BASE.__getitem__)

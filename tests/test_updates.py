@@ -261,13 +261,17 @@ def test_torch_computes_the_same_bits(dtype):
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
 def test_subnormals_are_kept_where_the_thread_flushes_them(dtype):
     rng = np.random.default_rng(5)
-    before, update = weights(rng, dtype, (40, 30)), factors(rng, (40, 30), 3, 1e-40)
-    expected = apply(update, before)
+    before = weights(rng, dtype, (40, 30))
+    given = LowRank(rng.normal(size=(40, 3)) * [1, 2**-140, 1], rng.normal(size=(3, 30)) * 1e-40)
+    expected = apply(given.rounded()[0], before)
     assert torch.set_flush_denormal(True)
     try:
+        update, _ = given.rounded()
         found = apply(update, before)
     finally:
         torch.set_flush_denormal(False)
+    assert update.rank == 3
+    assert update == given.rounded()[0]
     assert found == expected
 
 
