@@ -54,7 +54,7 @@ def render_card(
     """Write README.md for a stack of edits; the same input gives the same text.
 
     Args:
-        stack: the base and its edits; at least one.
+        stack: the base and its edits; none is left after all were reverted.
         manifests: of those edits, in the same order.
         repo: the repository the card is for, or None where its name is not known.
         weights: whether the revision also holds the edited weights.
@@ -63,14 +63,27 @@ def render_card(
     Raises:
         ManifestError: the manifests are not those of the stack.
     """
-    if not stack.edits or [entry.name for entry in stack.edits] != [m.edit for m in manifests]:
+    if [entry.name for entry in stack.edits] != [m.edit for m in manifests]:
         raise ManifestError(
             f"the stack holds {[entry.name for entry in stack.edits]} and the manifests are of "
             f"{[manifest.edit for manifest in manifests]}; give those of the stack, in its order"
         )
-    newest = manifests[-1]
     title = repo.rpartition("/")[2] if repo else f"{words.base_name(stack.base)}, edited"
     name = repo or UNNAMED
+    if not manifests:
+        text = render(
+            "reverted_card.md",
+            front_matter=front_matter(stack, manifests, repo=repo, weights=weights),
+            title=title,
+            base=words.base_name(stack.base),
+            stack=stack,
+            name=name,
+            version=stack.version,
+            starts=STARTS,
+            ends=ENDS,
+        )
+        return _with_human_text(text, human)
+    newest = manifests[-1]
     text = render(
         "model_card.md",
         front_matter=front_matter(stack, manifests, repo=repo, weights=weights),
@@ -80,7 +93,8 @@ def render_card(
         weights=weights,
         repo=repo,
         name=name,
-        pinned=f"{name}@v{stack.height}",
+        version=stack.version or stack.height,
+        pinned=f"{name}@v{stack.version or stack.height}",
         auto=_task(stack)[0],
         touched=len(touched_tensors(manifests)),
         total_bytes=sum(manifest.delta.nbytes for manifest in manifests),
@@ -107,10 +121,14 @@ def render_card(
         starts=STARTS,
         ends=ENDS,
     )
+    return _with_human_text(text, human)
+
+
+def _with_human_text(card: str, human: str) -> str:
     written = _NEWLINE.sub("\n", human).strip("\n")
-    return (
-        text.replace(f"{STARTS}\n{ENDS}", f"{STARTS}\n\n{written}\n\n{ENDS}") if written else text
-    )
+    if not written:
+        return card
+    return card.replace(f"{STARTS}\n{ENDS}", f"{STARTS}\n\n{written}\n\n{ENDS}")
 
 
 def front_matter(
@@ -126,7 +144,7 @@ def front_matter(
     if weights:
         data["pipeline_tag"] = _task(stack)[1]
     data["tags"] = _tags(stack, manifests)
-    if manifests[-1].scores:
+    if manifests and manifests[-1].scores:
         data["model-index"] = [_results(stack, manifests[-1], repo)]
     text: str = yaml.safe_dump(
         data, sort_keys=False, allow_unicode=True, width=100_000, default_flow_style=False

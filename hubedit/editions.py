@@ -33,7 +33,7 @@ class Edition:
         Raises:
             BaseMismatchError: a local base has changed since.
         """
-        if not self.stack.edits and self.base_given is None:
+        if STACK_FILE not in self.place.files():
             return self.place
         place = open_base(self.stack.base, self.hub, self.base_given)
         if not isinstance(place, HubPlace) or self.base_given is not None:

@@ -169,13 +169,25 @@ def materialized(edition: Edition, output: Path, *, link: bool = False) -> None:
     with finished_directory(output) as work:
         write_weights(work, edition.base, tensors, link=link)
         _copy_edits(work, edition)
-        _finish(
-            work,
-            edition.stack.model_copy(update={"weights": True}),
-            edition.manifests,
-            edition,
-            None,
-        )
+        stack = edition.stack.model_copy(update={"weights": True})
+        _finish(work, stack, edition.manifests, edition, None)
+
+
+def write_revision(work: Path, edition: Edition, height: int) -> Stack:
+    """Write an edition's lower part, up to a height, as the revision that follows it."""
+    stack = edition.stack
+    lower = stack.model_copy(
+        update={
+            "edits": stack.edits[:height],
+            "version": stack.version + 1,
+            "previous": stack_digest(edition.place),
+        }
+    )
+    if stack.weights:
+        write_weights(work, edition.base, edition.overlay(height))
+    below = Edition(edition.place, lower, edition.hub, edition.base_given)
+    _copy_edits(work, below)
+    return _finish(work, lower, edition.manifests[:height], edition, None)
 
 
 def review_text(directory: Path) -> str:

@@ -288,3 +288,57 @@ def test_the_materialized_model_is_the_loaded_one(tiny, hubedit, tmp_path, monke
     assert hubedit("verify", "whole", "--deep")[0] == 0
     report = verify(edits_of("edit", Hub), deep=True)
     assert models.load("whole").tensor_hashes() == report.tensors
+
+
+def test_a_revert_gives_the_parents_result_back_and_its_pull_request_proves_it(
+    localhub, base, hubedit, tmp_path, monkeypatch
+):
+    for target in ("oboe", "cello"):
+        monkeypatch.chdir(recipe_in(tmp_path / target, base, target=target))
+        assert hubedit("apply", "--push", "--direct")[0] == 0
+    first, second = (edits_of(f"me/tiny-edited@v{n}", Hub).stack for n in (1, 2))
+    status, out, err = hubedit("revert", "me/tiny-edited", "--json")
+    assert status == 0, err
+    said = json.loads(out)
+    assert said["result"] == second.edits[1].parent == first.result
+    body = localhub.api().get_discussion_details("me/tiny-edited", said["pr"]).events[0].content
+    assert said["result"] in body
+    assert hubedit("merge", "me/tiny-edited", said["pr"])[0] == 0
+    edition = edits_of("me/tiny-edited@v3", Hub)
+    assert edition.stack.edits == first.edits
+    assert verify(edition, deep=True).problems == []
+    assert not any("0002-" in path for path in edition.place.files())
+    assert hubedit("revert", "me/tiny-edited", "--direct")[0] == 0
+    edition = edits_of("me/tiny-edited@v4", Hub)
+    assert (edition.stack.height, verify(edition).problems) == (0, [])
+    assert "taken back" in edition.place.read("README.md").decode()
+    status, _, err = hubedit("revert", "me/tiny-edited")
+    assert status == 1
+    assert "no edit to take back" in err
+    monkeypatch.chdir(tmp_path / "cello")
+    assert hubedit("apply", "--push", "--direct", "-o", "again")[0] == 0
+    assert edits_of("me/tiny-edited@v5", Hub).stack.height == 1
+
+
+def test_a_revert_keeps_included_weights_in_step(localhub, base, hubedit, tmp_path, monkeypatch):
+    from huggingface_hub import hf_hub_download
+
+    monkeypatch.chdir(recipe_in(tmp_path / "work", base))
+    assert hubedit("apply", "--push", "--with-weights", "--direct")[0] == 0
+    assert hubedit("revert", "me/tiny-edited", "--direct")[0] == 0
+    assert hubedit("verify", "me/tiny-edited@v2", "--deep")[0] == 0
+    paths = [
+        hf_hub_download(
+            repo, "model.safetensors", revision=rev, endpoint=localhub.url, token=localhub.token
+        )
+        for repo, rev in ((base, "main"), ("me/tiny-edited", "v2"))
+    ]
+    assert Path(paths[0]).read_bytes() == Path(paths[1]).read_bytes()
+
+
+def test_a_directory_is_reverted_to_another(tiny, hubedit, tmp_path, monkeypatch):
+    monkeypatch.chdir(recipe_in(tmp_path / "one", tiny))
+    assert hubedit("apply", "-o", "edit")[0] == 0
+    assert hubedit("revert", "edit", "-o", "back")[0] == 0
+    assert hubedit("verify", "back")[0] == 0
+    assert edits_of("back", Hub).stack.result == edits_of("edit", Hub).stack.edits[0].parent

@@ -48,4 +48,4 @@ def _of_directory(edit: str, local: bool, as_json: bool) -> None:
         print_json([entry.model_dump(mode="json") for entry in entries])
         return
     for number, entry in zip(range(len(entries), 0, -1), entries, strict=True):
-        click.echo(f"v{number}  {entry.name}  {entry.summary}")
+        click.echo(f"{number}  {entry.name}  {entry.summary}")

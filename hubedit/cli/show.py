@@ -32,7 +32,9 @@ def command(edit: str, local: bool, as_json: bool) -> None:
     stack = edition.stack
     console.print(f"{edition.place.title}: {stack.height} edit(s) of {stack.base.title}")
     for number, entry in enumerate(stack.edits, start=1):
-        console.print(f"  v{number}  {entry.name}  {entry.summary}", soft_wrap=True)
+        console.print(f"  {number}  {entry.name}  {entry.summary}", soft_wrap=True)
+    if not stack.edits:
+        return
     top = stack.edits[-1]
     probes = from_jsonl(edition.place.read(f"{top.folder}/probes.jsonl").decode("utf-8"))
     print_edit(

@@ -1,0 +1,74 @@
+"""`hubedit revert`: the newest edit is taken back, with proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hubedit.cli.options import (
+    base_option,
+    direct_option,
+    dry_run_option,
+    hub_opener,
+    json_option,
+    local_option,
+    print_json,
+)
+
+
+@click.command("revert", epilog="Example: hubedit revert me/facts-gpt2-edited")
+@click.argument("edit", metavar="REPO|DIR")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for the revision; needed for a DIR.",
+)
+@direct_option
+@base_option
+@local_option
+@dry_run_option
+@json_option
+def command(
+    edit: str,
+    output: Path | None,
+    direct: bool,
+    base: str | None,
+    local: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Take the newest edit of REPO back by a pull request that proves the bits from before."""
+    from hubedit.editions import edits_of
+    from hubedit.errors import RecipeError
+    from hubedit.publishing import plan_push, publish
+    from hubedit.reverting import prove, reverted
+
+    hub = hub_opener(local)
+    is_directory = Path(edit).is_dir()
+    if is_directory and output is None and not dry_run:
+        raise RecipeError(f"{edit} is a directory; say where the revision goes with -o DIR")
+    edition = edits_of(edit, hub, base)
+    proof = prove(edition)
+    said: dict[str, Any] = {"reverts": proof.entry.name, "result": proof.result}
+    if dry_run:
+        if as_json:
+            print_json(said)
+        else:
+            click.echo(f"would take {proof.entry.name} back; the result is {proof.result}")
+        return
+    with reverted(edition, output) as revision:
+        if not is_directory:
+            repo = edit.partition("@")[0]
+            plan = plan_push(revision, hub(), repo, direct=direct, force=False)
+            pushed = publish(revision, hub(), plan, body=proof.markdown())
+            said |= {"commit": pushed.commit, "url": pushed.url}
+            if pushed.pr is not None:
+                said["pr"] = pushed.pr
+    if as_json:
+        print_json(said)
+        return
+    click.echo(f"{proof.entry.name} is taken back: {proof.result}, as before it")
+    click.echo(str(said.get("url", output)))

@@ -1,0 +1,91 @@
+"""Taking the newest edit back, with the proof that the bits are those from before."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubedit.editions import Edition
+from hubedit.errors import RecipeError, VerificationError
+from hubedit.manifest import StackEntry, result_digest, touched_tensors
+from hubedit.places import checkpoint
+from hubedit.revisions import finished_directory, write_revision
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That without the newest edit every tensor has the bits from before it."""
+
+    entry: StackEntry
+    result: str
+    """Result digest of what is left, recomputed from the bytes."""
+    tensors: tuple[tuple[str, str, str], ...]
+    """For each tensor of the edit: its name, its digest with the edit, and without."""
+
+    def markdown(self) -> str:
+        """The proof as the text of a pull request."""
+        lines = [
+            f"Takes `{self.entry.name}` back.",
+            "",
+            "Each tensor that it touched was rebuilt from the base and the edits that stay. Its "
+            "digest is the one that was recorded before the edit:",
+            "",
+            "| Tensor | With the edit | Without it |",
+            "|:--|:--|:--|",
+            *(f"| `{name}` | `{after}` | `{before}` |" for name, after, before in self.tensors),
+            "",
+            f"Result digest of what is left: `{self.result}`, which is the one recorded as parent "
+            f"of `{self.entry.name}`.",
+            "",
+            "Check it: `hubedit verify REPO@refs/pr/N --deep`.",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def prove(edition: Edition) -> Proof:
+    """Rebuild what stays without the newest edit, and compare it with what was recorded.
+
+    Raises:
+        RecipeError: there is no edit to take back.
+        VerificationError: the bits are not those recorded before the edit.
+    """
+    stack = edition.stack
+    if not stack.edits:
+        raise RecipeError(f"{edition.place.title} has no edit to take back; it is its base")
+    newest = edition.manifests[-1]
+    stored, left = checkpoint(edition.base), edition.overlay(stack.height - 1)
+    tensors, wrong = [], []
+    for record in newest.tensors:
+        before = left[record.name] if record.name in left else stored.read(record.name)
+        tensors.append((record.name, record.after, before.sha256()))
+        if before.sha256() != record.before:
+            wrong.append(f"{record.name} is not what was recorded before {newest.edit}")
+    touched = touched_tensors(edition.manifests[:-1])
+    result = result_digest(
+        stack.base.files, {name: (touched[name][0], left[name].sha256()) for name in left}
+    )
+    if result != newest.parent:
+        wrong.append(f"the result digest is {result}, recorded is {newest.parent}")
+    if wrong:
+        raise VerificationError(edition.place.title, wrong)
+    return Proof(stack.edits[-1], result, tuple(tensors))
+
+
+@contextmanager
+def reverted(edition: Edition, output: Path | None = None) -> Iterator[Path]:
+    """Write the revision without the newest edit; to a scratch directory if none is given."""
+    if output is not None:
+        _write(edition, output)
+        yield output
+        return
+    with tempfile.TemporaryDirectory(prefix="hubedit-revert-") as scratch:
+        _write(edition, Path(scratch, "revision"))
+        yield Path(scratch, "revision")
+
+
+def _write(edition: Edition, output: Path) -> None:
+    with finished_directory(output) as work:
+        write_revision(work, edition, edition.stack.height - 1)
