@@ -8,109 +8,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from exact import SPECIAL, TORCH, factors, reference, stored, weights
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hubedit import addition
 from hubedit.addition import add_product
 from hubedit.errors import DeltaError, NonFiniteUpdateError
-from hubedit.floats import from_double, from_double_by_bits, narrow, to_double, widen
 from hubedit.grid import grid_bits
 from hubedit.updates import LowRank, Replace, Sparse, StoredTensor, apply
 
-TORCH = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-FORMATS = {"F32": (24, -149, 128), "BF16": (8, -133, 128), "F16": (11, -24, 16)}
-"""Precision in bits, exponent of the smallest unit, exponent of the first magnitude too large."""
-SPECIAL = {
-    "F32": [0, 0x80000000, 1, 0x80000001, 0x7FFFFF, 0x800000, 0x7F7FFFFF, 0xFF7FFFFF, 0x3F800000],
-    "BF16": [0, 0x8000, 1, 0x8001, 0x7F, 0x80, 0x7F7F, 0xFF7F, 0x3F80],
-    "F16": [0, 0x8000, 1, 0x8001, 0x3FF, 0x400, 0x7BFF, 0xFBFF, 0x3C00],
-}
 slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def value_of(bits: int, dtype: str) -> Fraction:
-    """The number that a finite bit pattern stands for."""
-    precision, least, _ = FORMATS[dtype]
-    width = 32 if dtype == "F32" else 16
-    magnitude = bits & (1 << (width - 1)) - 1
-    exponent, fraction = magnitude >> precision - 1, magnitude & (1 << precision - 1) - 1
-    if exponent:
-        fraction |= 1 << precision - 1
-    number = fraction * Fraction(2) ** (least + max(exponent, 1) - 1)
-    return -number if bits >> (width - 1) else number
-
-
-def nearest(number: Fraction, precision: int, least: int) -> Fraction:
-    """The nearest number of so many bits, ties to even."""
-    if not number:
-        return number
-    magnitude = abs(number)
-    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
-    if magnitude < Fraction(2) ** exponent:
-        exponent -= 1
-    unit = Fraction(2) ** max(exponent - precision + 1, least)
-    return round(number / unit) * unit
-
-
-def bits_of(number: Fraction, negative: bool, dtype: str) -> int | None:
-    """The bit pattern of a number that the dtype holds; None if it is too large."""
-    precision, least, too_large = FORMATS[dtype]
-    magnitude = abs(number)
-    if magnitude >= Fraction(2) ** too_large:
-        return None
-    sign = negative << (31 if dtype == "F32" else 15)
-    units = magnitude / Fraction(2) ** least
-    if units < 1 << precision:
-        return sign | int(units)
-    shift = int(units).bit_length() - precision
-    return sign | (int(units) >> shift) + (shift << precision - 1)
-
-
-def reference(before: StoredTensor, left: np.ndarray, right: np.ndarray) -> list[int] | None:
-    """The addition in rational arithmetic; None where something would not be finite."""
-    rows, columns = before.shape
-    tall = [[Fraction(float(x)) for x in row] for row in left]
-    wide = [[Fraction(float(x)) for x in column] for column in right.T]
-    found = []
-    for place, bits in enumerate(before.bits().tolist()):
-        row, column = divmod(place, columns)
-        product = sum((a * b for a, b in zip(tall[row], wide[column], strict=True)), Fraction(0))
-        if not product:
-            found.append(bits)
-            continue
-        total = nearest(value_of(bits, before.dtype) + product, 53, -1074)
-        single = nearest(total, 24, -149)
-        new = bits_of(nearest(single, *FORMATS[before.dtype][:2]), total < 0, before.dtype)
-        if new is None or abs(single) >= Fraction(2) ** 128:
-            return None
-        found.append(new)
-    assert len(found) == rows * columns
-    return found
-
-
-def stored(bits: np.ndarray, dtype: str) -> StoredTensor:
-    return StoredTensor(dtype, bits.shape, np.ascontiguousarray(bits).reshape(-1).view(np.uint8))
-
-
-def weights(rng: np.random.Generator, dtype: str, shape: tuple[int, int]) -> StoredTensor:
-    """Finite weights: usual ones, any bit pattern, and the edges of the dtype."""
-    plain = StoredTensor.from_array(
-        torch.from_numpy(rng.normal(0, 0.02, shape)).to(TORCH[dtype])
-    ).bits()
-    any_bits = rng.integers(0, 1 << (8 * plain.itemsize), plain.size, dtype=np.uint64)
-    any_bits = any_bits.astype(plain.dtype)
-    special = rng.choice(np.array(SPECIAL[dtype], dtype=plain.dtype), plain.size)
-    chosen = np.choose(rng.integers(0, 3, plain.size), [plain, any_bits, special])
-    values = stored(chosen, dtype).to_float32()
-    return stored(np.where(np.isfinite(values), chosen, plain).reshape(shape), dtype)
-
-
-def factors(rng: np.random.Generator, shape: tuple[int, int], rank: int, scale: float) -> LowRank:
-    left = rng.normal(size=(shape[0], rank)) * np.exp2(rng.integers(-20, 3, (1, rank)))
-    right = rng.normal(size=(rank, shape[1])) * np.exp2(rng.integers(-3, 20, (rank, 1))) * scale
-    left[rng.random(left.shape[0]) < 0.2] = 0
-    return LowRank(left, right).rounded()[0]
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
@@ -132,7 +40,7 @@ def test_low_rank_is_the_exact_sum_rounded_as_defined(dtype, shape, rank, scale)
 
 @st.composite
 def small_cases(draw):
-    dtype = draw(st.sampled_from(sorted(FORMATS)))
+    dtype = draw(st.sampled_from(sorted(SPECIAL)))
     rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     rank = draw(st.integers(1, min(rows, columns)))
     single = st.integers(0, 0xFFFFFFFF).map(lambda bits: np.uint32(bits).view(np.float32))
@@ -309,49 +217,6 @@ def test_float16_just_below_its_limit_is_kept():
     assert apply(LowRank([[15.0]], [[1.0]]), before) == before
 
 
-def test_every_half_float_widens_and_narrows_as_torch_does():
-    every = np.arange(1 << 16, dtype=np.uint16)
-    for dtype in ("BF16", "F16"):
-        wide = widen(every, dtype)
-        as_torch = torch.from_numpy(every.view(np.int16).copy()).view(TORCH[dtype]).float()
-        finite = torch.isfinite(as_torch).numpy()
-        expected = as_torch.numpy().view(np.uint32)
-        assert np.array_equal(wide[finite], expected[finite])
-        assert np.array_equal(narrow(wide, dtype), every)
-
-
-def test_narrowing_rounds_to_even_as_torch_does():
-    rng = np.random.default_rng(2)
-    bits = rng.integers(0, 1 << 32, 400_000, dtype=np.uint32)
-    bits[:100_000] &= 0xFFFF8000  # ties of BF16
-    bits[100_000:200_000] &= 0xFFFFF000  # ties of F16
-    bits[200_000:300_000] = bits[200_000:300_000] & 0x83FFFFFF | 0x34000000  # subnormal F16
-    numbers = torch.from_numpy(bits.view(np.float32).copy())
-    number = ~torch.isnan(numbers).numpy()
-    for dtype in ("BF16", "F16"):
-        expected = numbers.to(TORCH[dtype]).view(torch.int16).numpy().view(np.uint16)
-        assert np.array_equal(narrow(bits, dtype)[number], expected[number])
-        assert np.isnan(stored(narrow(bits, dtype)[~number], dtype).to_float32()).all()
-
-
-def test_float32_of_float64_on_integers_is_that_of_the_hardware():
-    rng = np.random.default_rng(4)
-    bits = rng.integers(0, 1 << 64, 300_000, dtype=np.uint64)
-    around = np.uint64(1023 << 52) + rng.integers(-160 << 52, 130 << 52, 300_000).astype(np.uint64)
-    ties = around & np.uint64(0xFFFFFFFFF0000000)
-    doubles = np.concatenate([bits, around, ties]).view(np.float64)
-    doubles = doubles[~np.isnan(doubles)]
-    assert np.array_equal(from_double_by_bits(doubles), from_double(doubles))
-    singles = from_double(doubles)
-    plain = singles.view(np.float32).astype(np.float64)
-    torch.set_flush_denormal(True)
-    try:
-        by_integers = to_double(singles)
-    finally:
-        torch.set_flush_denormal(False)
-    assert np.array_equal(by_integers.view(np.uint64), plain.view(np.uint64))
-
-
 @given(st.integers(1, 1 << 20))
 def test_sums_of_products_on_the_grid_stay_below_two_to_53(rank):
     bits = grid_bits(rank)
@@ -477,50 +342,6 @@ def test_nan_is_refused_unless_it_was_there(update):
 def test_low_rank_refuses_integers():
     with pytest.raises(DeltaError, match="I64"):
         apply(LowRank([[1.0]], [[1.0]]), StoredTensor.from_array(np.zeros((1, 1), np.int64)))
-
-
-def test_a_digest_is_of_dtype_shape_and_bytes():
-    import hashlib
-
-    tensor = StoredTensor.from_array(torch.arange(6).reshape(2, 3).to(torch.bfloat16))
-    raw_bytes = b"\x00\x00\x80\x3f\x00\x40\x40\x40\x80\x40\xa0\x40"
-    assert tensor.data.tobytes() == raw_bytes
-    assert tensor.sha256() == hashlib.sha256(b"BF16:2,3:" + raw_bytes).hexdigest()
-    flat = StoredTensor("BF16", (6,), tensor.data)
-    assert flat.sha256() != tensor.sha256()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "name"),
-    [
-        (torch.bool, "BOOL"), (torch.uint8, "U8"), (torch.int8, "I8"), (torch.int16, "I16"),
-        (torch.int32, "I32"), (torch.int64, "I64"), (torch.float16, "F16"),
-        (torch.bfloat16, "BF16"), (torch.float32, "F32"), (torch.float64, "F64"),
-        (torch.float8_e4m3fn, "F8_E4M3"), (torch.float8_e5m2, "F8_E5M2"),
-        (torch.complex64, "C64"), (torch.uint16, "U16"),
-    ],
-)  # fmt: skip
-def test_torch_tensors_are_stored_as_safetensors_stores_them(dtype, name, tmp_path):
-    from safetensors.torch import save
-
-    tensor = torch.arange(6).reshape(2, 3).to(dtype).t()
-    found = StoredTensor.from_array(tensor.requires_grad_(dtype.is_floating_point))
-    assert (found.dtype, found.shape) == (name, (3, 2))
-    assert save({"x": tensor.detach().contiguous()}).endswith(found.data.tobytes())
-
-
-def test_a_stored_tensor_refuses_bytes_that_do_not_fit():
-    for dtype, shape in (("F32", (2,)), ("BF16", (3,)), ("F4", (9,)), ("F12", (4,))):
-        with pytest.raises(DeltaError):
-            StoredTensor(dtype, shape, np.zeros(4, np.uint8))
-    with pytest.raises(DeltaError):
-        StoredTensor.from_array(np.array(["text"]))
-
-
-def test_a_stored_tensor_cannot_be_written_to():
-    tensor = StoredTensor.from_array(np.zeros(3, np.float32))
-    with pytest.raises(ValueError, match="read-only"):
-        tensor.data[0] = 1
 
 
 def test_the_product_of_factors_off_the_grid_is_added_as_well_as_float64_can():

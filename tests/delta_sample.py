@@ -1,0 +1,38 @@
+"""A small delta with one update of each kind, and its file."""
+
+import json
+import struct
+
+import numpy as np
+import torch
+
+from hubedit.delta import encode
+from hubedit.updates import LowRank, Sparse, StoredTensor
+
+RNG = np.random.default_rng(0)
+BASE = {
+    "low.weight": StoredTensor.from_array(torch.from_numpy(RNG.normal(size=(12, 10))).bfloat16()),
+    "some.weight": StoredTensor.from_array(RNG.normal(size=(4, 9)).astype(np.float16)),
+    "whole.bias": StoredTensor.from_array(np.arange(5)),
+}
+
+
+def low_rank(rank: int = 1, shape: tuple[int, int] = (12, 10)) -> LowRank:
+    return LowRank(RNG.normal(size=(shape[0], rank)), RNG.normal(size=(rank, shape[1])))
+
+
+CHANGES = {
+    "low.weight": [low_rank()],
+    "some.weight": [Sparse([3, 30], np.array([0.5, 7.0], np.float16))],
+    "whole.bias": StoredTensor.from_array(np.arange(5)[::-1]),
+}
+ENCODED = encode(
+    CHANGES, BASE.__getitem__, meta={"base": "a" * 64}, aliases={"low.weight": ["head", "emb"]}
+)
+CONTENT = ENCODED.delta.to_bytes()
+
+
+def parsed(content: bytes = CONTENT) -> tuple[dict, bytes]:
+    """The header and the data of a file."""
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
