@@ -330,6 +330,11 @@ class Hub:
                 self.api.change_discussion_status(repo, number, "open")
             self.api.merge_pull_request(repo, number, comment=comment)
 
+    def comment(self, repo: str, number: int, text: str) -> None:
+        """Post a comment to a pull request."""
+        with self._worded(f"comment on pull request {number} of {repo}"):
+            self.api.comment_discussion(repo, number, text)
+
     def log(self, repo: str, revision: str | None = None) -> list[LogLine]:
         """The commits of a branch, newest first, with their tags."""
         with self._worded(f"{repo}@{revision}" if revision else repo):

@@ -1,0 +1,271 @@
+"""A review of a proposed edit: bytes recomputed, scope compared, questions asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hubedit import disclosure, probes, verification
+from hubedit.editions import Edition, edition_at, edits_of
+from hubedit.errors import RequestError
+from hubedit.hub import Hub
+from hubedit.manifest import CARD_FILE, STACK_FILE, UNLISTED, Manifest
+from hubedit.places import HubPlace, model_file_names
+from hubedit.requests import ROW_TYPES, read_records, rows_of
+from hubedit.rows import Question
+from hubedit.targets import stack_digest
+
+if TYPE_CHECKING:
+    from hubedit.models import LoadedModel
+
+Verdict = Literal["verified", "verified with differences", "not verified"]
+CLOSE = 1e-3
+"""Probabilities that differ by no more are the same; so are top answers with no larger margin."""
+
+
+@dataclass
+class Review:
+    """What a review found.
+
+    `broken` are reasons not to trust the bytes or the records, `differences` are figures that came
+    out otherwise than recorded, `unchecked` is what could not be looked at.
+    """
+
+    what: str
+    result: str | None = None
+    broken: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+    own: list[probes.Probe] = field(default_factory=list)
+    """The reviewer's own questions, before and after."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The outcome in words."""
+        if self.broken:
+            return "not verified"
+        return "verified with differences" if self.differences else "verified"
+
+    @property
+    def headline(self) -> str:
+        """The verdict, and what it does not cover."""
+        if self.verdict == "verified" and self.unchecked:
+            return "bytes verified, behaviour not checked"
+        return self.verdict
+
+    def as_json(self) -> dict[str, Any]:
+        """The review as JSON."""
+        return {
+            "what": self.what,
+            "verdict": self.verdict,
+            "headline": self.headline,
+            "result": self.result,
+            "broken": self.broken,
+            "differences": self.differences,
+            "unchecked": self.unchecked,
+            "checked": self.checked,
+            "own": [probe.model_dump() for probe in self.own],
+        }
+
+    def markdown(self) -> str:
+        """The review as a comment; the reviewer's own questions are counted, not quoted."""
+        lines = [f"**hubedit review: {self.headline}**", ""]
+        for title, items in (
+            ("Broken", self.broken),
+            ("Differences", self.differences),
+            ("Not checked", self.unchecked),
+            ("Checked", self.checked),
+        ):
+            if items:
+                lines += [f"{title}:", "", *(f"- {_inert(item)}" for item in items), ""]
+        if self.own:
+            changed = sum(probe.before.answer != probe.after.answer for probe in self.own)
+            lines += [f"The reviewer's own questions: {changed} of {len(self.own)} changed.", ""]
+        lines.append(f"Result digest: `{self.result}`" if self.result else "No result digest.")
+        return "\n".join(lines) + "\n"
+
+
+def _inert(text: str) -> str:
+    """A sentence as Markdown that is text alone."""
+    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!~" else char for char in text)
+
+
+def review(
+    repo: str,
+    number: int,
+    hub: Hub,
+    *,
+    base: str | None = None,
+    own: Sequence[Question] = (),
+    request: Path | None = None,
+    key: Path | None = None,
+    ask: bool = True,
+) -> Review:
+    """Review a pull request.
+
+    Args:
+        repo: the repository.
+        number: of the pull request.
+        hub: where it is.
+        base: where to take the base from instead of where the stack points.
+        own: the reviewer's questions, which the author never saw.
+        request: the rows of an undisclosed edit.
+        key: the key file of an undisclosed edit.
+        ask: whether to load the model and ask again; what needs no torch is done anyway.
+
+    Raises:
+        NotOnHubError: there is no such pull request.
+        RequestError: request or key cannot be read.
+    """
+    hub.pull_request(repo, number)
+    proposed = edits_of(f"{repo}@refs/pr/{number}", lambda: hub, base)
+    main = HubPlace(hub, repo, hub.commit(repo))
+    found = Review(f"pull request {number} of {repo}")
+    report = verification.verify(proposed)
+    found.result = report.result
+    found.broken += report.problems
+    found.checked += [
+        f"{check.name}: {check.detail}" for check in report.checks if not check.problems
+    ]
+    found.broken += _out_of_scope(proposed, main)
+    if found.broken:
+        found.unchecked.append("behaviour: the bytes are not in order")
+        return found
+    _behaviour(found, proposed, own=own, request=request, key=key, ask=ask)
+    return found
+
+
+def _out_of_scope(proposed: Edition, main: HubPlace) -> list[str]:
+    """What the pull request changes beside adding (or taking back) its edit."""
+    if proposed.stack.previous != stack_digest(main):
+        return ["main has moved on since: the edit does not follow what is there now"]
+    before = edition_at(main, proposed.hub).stack if STACK_FILE in main.files() else None
+    old = {entry.name for entry in before.edits} if before else set()
+    new = {entry.name for entry in proposed.stack.edits}
+    folders = tuple(f"edits/{name}/" for name in old ^ new)
+    weights = set(model_file_names(proposed.place)) if proposed.stack.weights else set()
+    here, there = proposed.place.files(), main.files()
+    touched = []
+    for path in sorted(set(here) | set(there)):
+        expected = path in UNLISTED | weights | {CARD_FILE} or path.startswith(folders or ("\0",))
+        if expected or path.startswith("."):
+            continue
+        if (
+            path not in here
+            or path not in there
+            or proposed.place.sha256([path]) != main.sha256([path])
+        ):
+            touched.append(path)
+    return [f"{path} is changed, which is no part of the edit" for path in touched]
+
+
+def _behaviour(
+    found: Review,
+    proposed: Edition,
+    *,
+    own: Sequence[Question],
+    request: Path | None,
+    key: Path | None,
+    ask: bool,
+) -> None:
+    """Ask the recorded questions again, and the reviewer's own."""
+    if not proposed.stack.edits:
+        return
+    manifest = proposed.manifests[-1]
+    recorded = _recorded(proposed)
+    questions = _questions(found, manifest, recorded, request, key)
+    if not ask:
+        found.unchecked.append("behaviour: no questions were asked")
+        return
+    if not questions and not own:
+        return
+    asked = [*questions, *own]
+    before, after = _answers(proposed, asked)
+    again = probes.pair(asked, before, after)
+    compared = again[: len(questions)]
+    for one, other in zip(recorded, compared, strict=bool(questions)):
+        found.differences += _differences(one, other)
+    if questions:
+        found.checked.append(f"{len(compared)} recorded questions asked again")
+        if probes.scores(compared) != manifest.scores:
+            found.differences.append("the scores on record are not those that were found")
+    found.own = again[len(questions) :]
+
+
+def _recorded(proposed: Edition) -> list[probes.Probe]:
+    folder = proposed.stack.edits[-1].folder
+    return probes.from_jsonl(proposed.place.read(f"{folder}/probes.jsonl").decode("utf-8"))
+
+
+def _questions(
+    found: Review,
+    manifest: Manifest,
+    recorded: Sequence[probes.Probe],
+    request: Path | None,
+    key: Path | None,
+) -> list[Question]:
+    """The questions of the recorded probes, from the request if they are not disclosed."""
+    if manifest.request.disclosed:
+        return [
+            Question(row=probe.row, group=probe.group, prompt=probe.prompt, target=probe.target)
+            for probe in recorded
+            if probe.prompt is not None
+        ]
+    if request is None or key is None:
+        found.unchecked.append(
+            "behaviour: the request is not disclosed; give --request FILE and --key FILE"
+        )
+        return []
+    kind = ROW_TYPES.get(manifest.request.type)
+    if kind is None:
+        raise RequestError(f"rows of type {manifest.request.type} are not known to this hubedit")
+    rows = rows_of(kind, read_records(request), str(request))
+    if not disclosure.matches(manifest.request, rows, disclosure.read_key(key)):
+        found.broken.append("the request given is not the one this edit was made for")
+        return []
+    found.checked.append(f"the {len(rows)} rows given are the undisclosed request")
+    return probes.questions(rows)
+
+
+def _answers(
+    proposed: Edition, asked: Sequence[Question]
+) -> tuple[list[probes.Answer], list[probes.Answer]]:
+    """The answers before and after the newest edit, of one loaded model."""
+    from hubedit import models
+
+    folder = proposed.base.local(model_file_names(proposed.base))
+    below = proposed.overlay(proposed.stack.height - 1)
+    model: LoadedModel = models.load(folder, overlay=below)
+    before = probes.ask(model, asked)
+    for name, tensor in proposed.overlay().items():
+        model.set_tensor(name, tensor)
+    return before, probes.ask(model, asked)
+
+
+def _differences(recorded: probes.Probe, found: probes.Probe) -> list[str]:
+    """In which ways one probe came out otherwise; its words are not repeated."""
+    name = f"question of row {recorded.row} ({recorded.group})"
+    said = []
+    if (recorded.row, recorded.group, recorded.prompt or found.prompt) != (
+        found.row,
+        found.group,
+        found.prompt,
+    ):
+        return [f"{name} is not the one on record"]
+    for when in ("before", "after"):
+        old: probes.Answer = getattr(recorded, when)
+        new: probes.Answer = getattr(found, when)
+        if old.p_target is not None and new.p_target is not None:
+            gap = abs(old.p_target - new.p_target)
+            if gap > CLOSE:
+                said.append(f"{name}: p(target) {when} differs by {gap:.2g}")
+        if old.answer is not None and old.answer != new.answer:
+            margin = abs((old.p_answer or 0.0) - (new.p_answer or 0.0))
+            if margin > CLOSE:
+                said.append(f"{name}: the answer {when} is another")
+    if recorded.passed != found.passed and not said:
+        said.append(f"{name}: it {'passed' if recorded.passed else 'failed'} on record only")
+    return said
