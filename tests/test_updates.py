@@ -294,6 +294,13 @@ def test_rounding_refuses_what_is_not_finite(value):
         LowRank([[value]], [[1.0]]).rounded()
 
 
+def test_the_smallest_subnormals_are_on_the_grid():
+    update = LowRank([[2.0**-149], [-3 * 2.0**-149]], [[1.0, 3.0]])
+    update.check_grid()
+    after = apply(update, StoredTensor.from_array(np.zeros((2, 2), np.float32)))
+    assert after.bits().tolist() == [1, 3, 0x80000003, 0x80000009]
+
+
 def test_concatenated_updates_add_up():
     rng = np.random.default_rng(1)
     one, two = (LowRank(rng.normal(size=(6, 2)), rng.normal(size=(2, 5))) for _ in range(2))
