@@ -13,6 +13,7 @@ import click
 VERBS = {
     "apply": "Edit a model as a recipe says, and push the revision with --push.",
     "ask": "Ask base and edited model the same, side by side.",
+    "diff": "Compare two revisions or models: edits, and tensor by tensor.",
     "doctor": "Check this installation, or whether a model can be edited.",
     "env": "Print versions and settings for a bug report.",
     "log": "List the revisions of an edit repository.",

@@ -1,0 +1,84 @@
+"""`hubedit diff`: what one model has that another lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hubedit.cli.options import base_option, hub_opener, json_option, local_option, print_json
+
+if TYPE_CHECKING:
+    from hubedit.comparison import Comparison, TensorDifference
+
+
+@click.command(
+    "diff", epilog="Example: hubedit diff me/facts-gpt2-edited@v1 me/facts-gpt2-edited@v2"
+)
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@base_option
+@local_option
+@json_option
+def command(a: str, b: str, base: str | None, local: bool, as_json: bool) -> None:
+    """Compare A with B, each REPO[@REV] or DIR: an edit repository, or a plain model."""
+    from hubedit.comparison import compare
+
+    found = compare(a, b, hub_opener(local), base)
+    if as_json:
+        print_json(found.as_json())
+        return
+    _edits(found)
+    if found.tensors:
+        _table(found)
+    share = found.elements_changed / found.elements_total if found.elements_total else 0
+    click.echo(
+        f"{len(found.tensors)} of {found.tensors_total} tensors differ: "
+        f"{found.elements_changed:,} of {found.elements_total:,} elements ({share:.2%})"
+    )
+
+
+def _edits(found: Comparison) -> None:
+    if not found.same_base:
+        click.echo(f"A is made of {found.base_a}, B of {found.base_b}")
+    for letter, entries in (("A", found.only_a), ("B", found.only_b)):
+        for entry in entries:
+            click.echo(f"only {letter} has {entry.name}: {entry.summary}")
+    if found.common:
+        click.echo(f"both have {', '.join(entry.name for entry in found.common)}")
+
+
+def _table(found: Comparison) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for title in ("tensor", "shape", "dtype"):
+        table.add_column(title, overflow="fold")
+    for title in ("changed", "‖B−A‖/‖A‖", "rank", "kind"):
+        table.add_column(title, justify="right" if title != "kind" else "left")
+    for item in found.tensors:
+        table.add_row(item.name, *_cells(item))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _cells(item: TensorDifference) -> list[str]:
+    shapes = [
+        " × ".join(map(str, shape)) if shape else "scalar"
+        for shape in (item.shape_a, item.shape_b)
+        if shape is not None
+    ]
+    dtypes = [dtype for dtype in (item.dtype_a, item.dtype_b) if dtype is not None]
+    changed = item.elements_changed
+    if item.only_in:
+        kind = f"only in {item.only_in.upper()}"
+    else:
+        kind = ", ".join(kind.replace("_", "-") for kind in item.kinds)
+    return [
+        " → ".join(dict.fromkeys(shapes)),
+        " → ".join(dict.fromkeys(dtypes)),
+        "" if changed is None else f"{changed:,} ({changed / max(item.elements_total, 1):.1%})",
+        "" if item.relative_norm is None else f"{item.relative_norm:.3g}",
+        "" if item.rank is None else str(item.rank),
+        kind,
+    ]
