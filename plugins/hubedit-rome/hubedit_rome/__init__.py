@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import hubedit
 from hubedit.layouts import Layout
-
 from hubedit_rome.config import RomeConfig
 
 __all__ = ["Rome", "RomeConfig", "hubedit_methods"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import hubedit
 from pydantic import Field
+
+import hubedit
 
 
 class RomeConfig(hubedit.Config):
@@ -20,62 +21,65 @@ class RomeConfig(hubedit.Config):
     )
     keys: Literal["averaged", "original"] = Field(
         "averaged",
-        description="the key that the update is made for: `averaged` takes the mean over the prefixes "
-        "everywhere (deviation: R-ROME, arXiv:2403.07175); `original` takes the mean for the "
-        "direction and the bare prompt for the denominator, as published",
+        description="the key that the update is made for: `averaged` takes the mean over the "
+        "prefixes everywhere (deviation: R-ROME, arXiv:2403.07175); `original` takes the mean for "
+        "the direction and the bare prompt for the denominator, as published",
     )
     prefixes: tuple[tuple[int, int], ...] = Field(
         ((5, 10), (10, 10)),
-        description="random beginnings put before the prompt: pairs of (tokens, how many); the bare "
-        "prompt is always used too",
+        description="random beginnings put before the prompt, as pairs (tokens, how many); the "
+        "bare prompt is always used too",
     )
-    prefix_top_k: int = Field(5, ge=1, description="tokens to choose from when a prefix is sampled")
+    prefix_top_k: int = Field(5, ge=1, description="tokens to choose from when one is sampled")
     steps: int = Field(
-        25, ge=1, description="forward passes of the optimisation of v*; the last one makes no step"
+        25, ge=1, description="forward passes of the optimisation of v*; the last makes no step"
     )
     learning_rate: float = Field(0.5, gt=0, description="of Adam, for v*")
     stop_loss: float = Field(0.05, ge=0, description="the optimisation of v* ends below this loss")
     kl_factor: float = Field(
-        0.0625, ge=0, description="weight of the divergence on `{subject} is a`, which keeps its essence"
+        0.0625, ge=0, description="weight of the divergence on “{subject} is a”"
     )
     kl_position: Literal["subject", "last"] = Field(
         "subject",
-        description="where that divergence is measured: at the subject's last token (as the published "
-        "code) or at the last token of `{subject} is a` (as the paper's text)",
+        description="where that divergence is measured: at the subject's last token (as the "
+        "published code) or at the last token of “{subject} is a” (as the paper's text)",
     )
     weight_decay: float = Field(
         0.5, ge=0, description="weight of ‖δ‖ / ‖reference‖², with the reference of `clamp`"
     )
     clamp: Literal["residual", "mlp"] = Field(
         "residual",
-        description="what bounds the length of δ: the residual stream after the block (deviation: an "
-        "MLP output can be tiny beside the stream it has to move) or the MLP output, as published",
+        description="what bounds the length of δ: the residual stream after the block (deviation: "
+        "an MLP output can be tiny beside the stream it has to move) or the MLP output, as "
+        "published",
     )
     clamp_factor: float = Field(
         1.0, gt=0, description="δ is at most this many times as long as the reference"
     )
     covariance: bool = Field(
-        True, description="whether the update avoids directions that other keys use (C⁻¹ in the paper)"
+        True, description="whether the update avoids the directions of other keys (C⁻¹)"
     )
     ridge: float = Field(
         1e-2,
         ge=0,
-        description="added to the diagonal of C, in units of its mean (deviation: published code uses "
-        "none, and C of a small corpus is nearly singular)",
+        description="added to the diagonal of C, in units of its mean (deviation: published code "
+        "uses none, and C of a small corpus is nearly singular)",
     )
-    statistics_texts: int = Field(100_000, ge=1, description="texts of the corpus used for C, at most")
+    statistics_texts: int = Field(
+        100_000, ge=1, description="texts of the corpus used for C, at most"
+    )
     statistics_length: int = Field(
-        1024, ge=2, description="tokens read of each text, at most (and at most the model's positions)"
+        1024, ge=2, description="tokens read of each text, at most; never more than the model reads"
     )
     generated_tokens: int = Field(
         8,
         ge=1,
-        description="without a corpus: tokens the model generates for C, per row of C",
+        description="without a corpus: tokens that the model writes for C, per row of C",
     )
     skip_first: bool | None = Field(
         None,
-        description="leave the first position of each text out of C; by default in the families where "
-        "it carries a degenerate activation",
+        description="leave the first position of each text out of C; by default in the families "
+        "where it carries a degenerate activation",
     )
     preserve: Literal["none", "attributes"] = Field(
         "none",
@@ -89,7 +93,10 @@ class RomeConfig(hubedit.Config):
         0.01, ge=0, description="guard: least cosine between the key and the update's direction"
     )
     max_norm_ratio: float = Field(
-        1.0, gt=0, description="guard: largest ‖ΔW‖ / ‖W‖ (Frobenius) of one row"
+        100.0,
+        gt=0,
+        description="guard: largest ‖ΔW‖ / ‖W‖ (Frobenius) of one row; a coarse net, small models "
+        "can need several times their weight",
     )
     max_canary_ratio: float = Field(
         1.5, gt=0, description="guard: largest growth of the perplexity on texts held out of C"
@@ -98,6 +105,6 @@ class RomeConfig(hubedit.Config):
         0.5,
         ge=0,
         le=1,
-        description="warn if the target's probability after the edit (the geometric mean of its tokens) "
-        "is less",
+        description="warn if the target's probability after the edit (the geometric mean of its "
+        "tokens) is less",
     )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import hubedit
-
 from hubedit_rome.prefixes import positions
 
 
@@ -55,8 +54,8 @@ def place_all(
     contexts = [place(model, row, prefix) for prefix in prefixes]
     if contexts[0].last >= longest:
         raise hubedit.MethodError(
-            f"“{row.text}” with its target is {contexts[0].last + 1} tokens long, but the model reads "
-            f"{longest}; shorten the prompt"
+            f"“{row.text}” with its target is {contexts[0].last + 1} tokens long, but the model "
+            f"reads {longest}; shorten the prompt"
         )
     return [context for context in contexts if context.last < longest]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import hubedit
 import torch
 
+import hubedit
 from hubedit_rome.config import RomeConfig
 from hubedit_rome.contexts import Context, place_all, with_something_before
 from hubedit_rome.guard import Canary, stop, trial
@@ -49,7 +49,9 @@ def apply(
         canary = Canary(model, texts.held_out, rows)
         figures: list[dict[str, Any]] = []
         for number, row in enumerate(rows, start=1):
-            figures.append(_rewrite(model, site, row, number, prefixes, directions, canary, config, run))
+            figures.append(
+                _rewrite(model, site, row, number, prefixes, directions, canary, config, run)
+            )
             run.record("rows", figures)
 
 
@@ -92,7 +94,7 @@ def _rewrite(
     held = None
     if config.preserve == "attributes":
         answers = answers_of(model, row, everywhere[0])
-        held = texts_on_subject(model, row, answers, config, run.generator)
+        held = texts_on_subject(model, row, answers, config, run)
     with run.progress(f"v* {number}", total=config.steps) as bar:
         value = optimise(model, site, row, contexts, held, config, bar)
 
@@ -115,8 +117,9 @@ def _rewrite(
     if growth is not None and growth > config.max_canary_ratio:
         stop(
             run,
-            f"{name}: the perplexity on {len(canary.texts)} held-out texts would grow {growth:.3g} "
-            f"times (limit {config.max_canary_ratio:g}); use a smaller clamp_factor or another layer",
+            f"{name}: the perplexity on {len(canary.texts)} held-out texts would grow "
+            f"{growth:.3g} times (limit {config.max_canary_ratio:g}); use a smaller "
+            "clamp_factor or another layer",
         )
     reached = probability >= config.min_probability
     if not reached:
@@ -145,7 +148,9 @@ def _finite(figure: float) -> float | None:
 
 
 @torch.no_grad()
-def read_keys(model: hubedit.EditableModel, site: Site, contexts: Sequence[Context]) -> torch.Tensor:
+def read_keys(
+    model: hubedit.EditableModel, site: Site, contexts: Sequence[Context]
+) -> torch.Tensor:
     """The matrix's input at the subject's last token of each context, float64 [contexts, d]."""
     inputs = model.batch([context.text for context in contexts])
     with model.trace(site.mlp_out, stop=True) as seen:
@@ -154,14 +159,12 @@ def read_keys(model: hubedit.EditableModel, site: Site, contexts: Sequence[Conte
             attention_mask=inputs["attention_mask"].to(model.device),
         )
     at = torch.tensor([context.subject for context in contexts], device=seen.input.device)
-    keys = seen.input[torch.arange(len(contexts), device=at.device), at]
+    keys: torch.Tensor = seen.input[torch.arange(len(contexts), device=at.device), at]
     return keys.to(doubles_on(model.device), torch.float64)
 
 
 @torch.no_grad()
-def answers_of(
-    model: hubedit.EditableModel, row: hubedit.FactEdit, bare: Context
-) -> list[int]:
+def answers_of(model: hubedit.EditableModel, row: hubedit.FactEdit, bare: Context) -> list[int]:
     """First tokens of what the fact's answer was and shall be.
 
     The old answer is the row's `true_target` if it has one, and what the model says now.

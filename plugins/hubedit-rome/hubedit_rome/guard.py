@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import hubedit
 import torch
 
+import hubedit
 from hubedit_rome.prefixes import positions
 
 CANARY_LENGTH = 128

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import hubedit
 import torch
 
+import hubedit
 from hubedit_rome.config import RomeConfig
 from hubedit_rome.prefixes import positions, sample
 
@@ -17,46 +17,55 @@ CONTINUED_BY = 12
 TOP_K = 20
 
 ABOUT_THE_FACT = 0.1
-"""A position where the old or new answer is likelier than this is about the fact itself."""
+"""A position where the old or the new answer is likelier than this is about the fact itself."""
 
 
 @dataclass(frozen=True)
 class Held:
     """Texts on the subject whose next-token distributions should stay.
 
-    `subjects` holds the index of the subject's last token in each; `lengths` the tokens of each
-    text; `free` the tokens that begin the old and the new answer: where the unedited model expects
-    one of them, the edit is free to change what is said.
+    `subjects` holds the index of the subject's last token in each text and `lengths` its number of
+    tokens. `free` are the tokens that begin the old and the new answer: where the unedited model
+    expects one of them, the edit may change what is said.
     """
 
-    texts: list[str]
-    subjects: list[int]
-    lengths: list[int]
+    texts: Sequence[str]
+    subjects: Sequence[int]
+    lengths: Sequence[int]
     free: Sequence[int]
 
-    def measure(self, logits: torch.Tensor, skip: int) -> tuple[torch.Tensor, ...]:
-        """Positions to hold and the unedited log-probabilities there.
+    def keep(self, logits: torch.Tensor, first: int) -> Kept:
+        """Pick the positions to hold from the logits of the unedited model.
 
         Args:
-            logits: of a batch [texts, tokens, vocabulary] whose rows from `skip` on are these texts.
+            logits: [texts, tokens, vocabulary] of a batch.
+            first: the row of the batch at which these texts start.
         """
-        rows, at = [], []
-        for number, (subject, length) in enumerate(zip(self.subjects, self.lengths, strict=True)):
-            for position in range(subject, length):
-                rows.append(skip + number)
-                at.append(position)
-        row, position = torch.tensor(rows), torch.tensor(at)
-        before = logits[row, position].float().log_softmax(-1)
+        spans = zip(self.subjects, self.lengths, strict=True)
+        places = [
+            (first + number, at)
+            for number, (subject, length) in enumerate(spans)
+            for at in range(subject, length)
+        ]
+        rows, at = torch.tensor(places, dtype=torch.int64, device=logits.device).reshape(-1, 2).T
+        before = logits[rows, at].float().log_softmax(-1)
         held = (before[:, list(self.free)].exp() < ABOUT_THE_FACT).all(-1)
-        return row[held.cpu()], position[held.cpu()], before[held]
+        return Kept(rows[held], at[held], before[held], max(len(self.texts), 1))
 
-    def divergence(
-        self, logits: torch.Tensor, skip: int, kept: tuple[torch.Tensor, ...]
-    ) -> torch.Tensor:
-        """KL(unedited ‖ edited), summed over each text and averaged over the texts."""
-        rows, at, before = kept
-        after = logits[rows, at].float().log_softmax(-1)
-        return (before.exp() * (before - after)).sum() / max(len(self.texts), 1)
+
+@dataclass(frozen=True)
+class Kept:
+    """Positions that are held, and the log-probabilities [positions, vocabulary] to keep there."""
+
+    rows: torch.Tensor
+    at: torch.Tensor
+    before: torch.Tensor
+    texts: int
+
+    def divergence(self, logits: torch.Tensor) -> torch.Tensor:
+        """KL(unedited ‖ edited), summed over the positions of a text, averaged over the texts."""
+        after = logits[self.rows, self.at].float().log_softmax(-1)
+        return (self.before.exp() * (self.before - after)).sum() / self.texts
 
 
 def texts_on_subject(
@@ -64,20 +73,21 @@ def texts_on_subject(
     row: hubedit.FactEdit,
     answers: Sequence[int],
     config: RomeConfig,
-    generator: torch.Generator,
+    run: hubedit.RunContext,
 ) -> Held:
-    """The row's own attribute prompts, and continuations of the subject that the model writes."""
-    tokens = list(model.batch([row.subject])["input_ids"][0].tolist())
-    length = len(tokens) + CONTINUED_BY
-    written = sample(model, tokens, config.preserve_texts, length, TOP_K, generator)
+    """The row's own attribute prompts, and what the model writes when it goes on from a subject."""
+    start = model.batch([row.subject])["input_ids"][0].tolist()
+    length = len(start) + CONTINUED_BY
+    found = [probe.prompt for probe in row.attributes]
+    found += sample(model, start, config.preserve_texts, length, TOP_K, run.generator)
     texts, subjects, lengths = [], [], []
-    for text in [probe.prompt for probe in row.attributes] + sorted(set(written)):
-        start = text.find(row.subject)
-        if start < 0:
+    for text in dict.fromkeys(found):
+        at = text.find(row.subject)
+        if at < 0:
             continue
-        end = model.subject_token(text, (0, len(text))) + 1
-        if end <= positions(model):
+        length = model.subject_token(text, (0, len(text))) + 1
+        if length <= positions(model):
             texts.append(text)
-            subjects.append(model.subject_token(text, (start, start + len(row.subject))))
-            lengths.append(end)
+            subjects.append(model.subject_token(text, (at, at + len(row.subject))))
+            lengths.append(length)
     return Held(texts, subjects, lengths, answers)

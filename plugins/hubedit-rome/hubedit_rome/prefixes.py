@@ -1,11 +1,12 @@
-"""Texts that the model writes itself: prefixes, continuations, and a corpus for those without one."""
+"""Texts that the model writes itself: prefixes, continuations, a corpus where none is given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import hubedit
 import torch
+
+import hubedit
 
 
 def positions(model: hubedit.EditableModel) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import hubedit
 import torch
+
+import hubedit
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,18 @@ class Site:
         if not 0 <= layer < depth:
             raise hubedit.ConfigError(
                 f"layer {layer} was asked for, but the model has layers 0 to {depth - 1}; "
-                f"set layer to one of them"
+                "set layer to one of them"
             )
         name = layout.at("mlp_out", layer)
         matrix = model.model.get_submodule(name)
         if isinstance(matrix, torch.nn.Linear) == layout.conv1d:
             raise hubedit.UnsupportedModelError(
-                f"{name} is a {type(matrix).__name__}, but the layout of {layout.model_type!r} says "
-                f"{'Conv1D' if layout.conv1d else 'Linear'}; correct its `conv1d`"
+                f"{name} is a {type(matrix).__name__}, but the layout of {layout.model_type!r} "
+                f"says {'Conv1D' if layout.conv1d else 'Linear'}; correct its `conv1d`"
             )
-        return cls(layer, layout.at("block", layer), name, layout.mlp_out_weight(layer), layout.conv1d)
+        return cls(
+            layer, layout.at("block", layer), name, layout.mlp_out_weight(layer), layout.conv1d
+        )
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import hubedit
 import torch
+
+import hubedit
 
 
 class Directions:
@@ -33,7 +34,8 @@ class Directions:
         u = key
         if self.factor is not None:
             u = torch.cholesky_solve(key.to(self.factor.device)[:, None], self.factor)[:, 0]
-        return (u / u.norm()).to(key.device)
+        unit: torch.Tensor = u / u.norm()
+        return unit.to(key.device)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hubedit
 import torch
 from safetensors.torch import load_file, save_file
 
+import hubedit
 from hubedit_rome.config import RomeConfig
 from hubedit_rome.prefixes import first_tokens, positions, sample
 from hubedit_rome.site import Site, doubles_on
@@ -59,7 +59,9 @@ def tokenizer_digest(model: hubedit.EditableModel) -> str:
     return hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
-def gather_texts(model: hubedit.EditableModel, config: RomeConfig, run: hubedit.RunContext) -> Texts:
+def gather_texts(
+    model: hubedit.EditableModel, config: RomeConfig, run: hubedit.RunContext
+) -> Texts:
     """Take the recipe's corpus, or let the model write one, and hold every n-th text out.
 
     Raises:
@@ -89,7 +91,9 @@ def _thin(texts: Sequence[str], limit: int) -> Sequence[str]:
     return [texts[number * len(texts) // limit] for number in range(limit)]
 
 
-def _written(model: hubedit.EditableModel, config: RomeConfig, run: hubedit.RunContext) -> list[str]:
+def _written(
+    model: hubedit.EditableModel, config: RomeConfig, run: hubedit.RunContext
+) -> list[str]:
     """Texts that the model samples from nothing, kept in the store."""
     width = _width(model, Site.find(model, config.layer))
     length = min(WRITTEN_LENGTH, positions(model))
@@ -119,7 +123,9 @@ def _written(model: hubedit.EditableModel, config: RomeConfig, run: hubedit.RunC
                 bar.advance()
 
     made = run.artifacts.make(key, build)
-    parts = [json.loads((made / f"{n:06d}.json").read_text(encoding="utf-8")) for n in range(batches)]
+    parts = [
+        json.loads((made / f"{n:06d}.json").read_text(encoding="utf-8")) for n in range(batches)
+    ]
     return [text for part in parts for text in part if text.strip()]
 
 
@@ -135,7 +141,7 @@ def second_moment(
     config: RomeConfig,
     run: hubedit.RunContext,
 ) -> SecondMoment:
-    """C = E[k kᵀ] of the inputs of the matrix (Meng et al. 2022, section 3.1 and appendix), float64.
+    """C = E[k kᵀ] of the inputs of the matrix (Meng et al. 2022, section 3.1), in float64.
 
     Padding is left out, and so is each text's first position where it is degenerate. Kept in the
     store under everything that it depends on; a killed run goes on where it stopped and ends with
@@ -176,7 +182,9 @@ def second_moment(
         short = f"C is {width} × {width}, but the corpus ({texts.source}) has only {tokens} tokens"
         if config.ridge == 0:
             raise hubedit.MethodError(f"{short}; give more texts, or set ridge above 0")
-        run.log(f"{short}: the edit leans on the ridge of {config.ridge:g}; more texts make it better")
+        run.log(
+            f"{short}: the edit leans on the ridge of {config.ridge:g}; more texts make it better"
+        )
     return SecondMoment(stored["sum"] / tokens, tokens, made.name)
 
 
@@ -223,7 +231,9 @@ def keys_of(
     model: hubedit.EditableModel, site: Site, texts: Sequence[str], length: int, skip_first: bool
 ) -> Iterator[torch.Tensor]:
     """The keys of all tokens of some texts, [n, d] at a time, short texts first."""
-    rows: list[list[int]] = model.tokenizer(list(texts), truncation=True, max_length=length)["input_ids"]
+    rows: list[list[int]] = model.tokenizer(list(texts), truncation=True, max_length=length)[
+        "input_ids"
+    ]
     rows = sorted((row for row in rows if len(row) > skip_first), key=len)
     while rows:
         fitting = 1

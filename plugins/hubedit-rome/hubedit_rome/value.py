@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import hubedit
 import torch
 
+import hubedit
 from hubedit_rome.config import RomeConfig
 from hubedit_rome.contexts import Context
 from hubedit_rome.held import Held
@@ -47,6 +47,7 @@ class _Batch:
     essence: tuple[int, int]
 
 
+@torch.enable_grad()
 def optimise(
     model: hubedit.EditableModel,
     site: Site,
@@ -80,9 +81,12 @@ def optimise(
         block = stack.enter_context(model.trace(site.block))
         logits = model.model(**batch.inputs).logits
         unedited = _log_probabilities(logits, *batch.essence)
-        kept = None if held is None else held.measure(logits, len(contexts) + 1)
+        kept = None if held is None else held.keep(logits, len(contexts) + 1)
         reference = _reference(
-            (block if config.clamp == "residual" else matrix).output, batch.lookup, len(contexts), config
+            (block if config.clamp == "residual" else matrix).output,
+            batch.lookup,
+            len(contexts),
+            config,
         )
 
     delta = torch.zeros(matrix.output.shape[-1], device=model.device, requires_grad=True)
@@ -96,12 +100,13 @@ def optimise(
         essence = _log_probabilities(logits, *batch.essence)
         kl = (essence.exp() * (essence - unedited)).sum()
         loss = nll + config.kl_factor * kl + config.weight_decay * delta.norm() / reference**2
-        if held is not None and kept is not None:
-            loss = loss + config.preserve_factor * held.divergence(logits, len(contexts) + 1, kept)
+        if kept is not None:
+            loss = loss + config.preserve_factor * kept.divergence(logits)
         figure = float(loss.detach())
         if not torch.isfinite(loss):
             raise hubedit.MethodError(
-                f"the loss for “{row.text}” became {figure}; set learning_rate or clamp_factor lower"
+                f"the loss for “{row.text}” became {figure}; "
+                "set learning_rate or clamp_factor lower"
             )
         bar.advance(1, loss=figure)
         if figure < config.stop_loss or step == config.steps - 1:
@@ -133,7 +138,9 @@ def _tokenised(
         lookup += held.subjects
     inputs = {name: tensor.to(model.device) for name, tensor in model.batch(texts).items()}
     ids = inputs["input_ids"]
-    rows, at, share = [], [], []
+    rows: list[int] = []
+    at: list[int] = []
+    share: list[float] = []
     for number, context in enumerate(contexts):
         length = context.last - context.first + 1
         rows += [number] * length
@@ -153,7 +160,8 @@ def _tokenised(
 
 def _log_probabilities(logits: torch.Tensor, rows: Any, at: Any) -> torch.Tensor:
     """Log-probabilities of the next token at some positions, float32 [..., vocabulary]."""
-    return logits[rows, at].float().log_softmax(-1)
+    chosen: torch.Tensor = logits[rows, at]
+    return chosen.float().log_softmax(-1)
 
 
 def _reference(
@@ -165,7 +173,7 @@ def _reference(
     the median is not moved by a single degenerate position.
     """
     rows = torch.arange(len(lookup), device=hidden.device)
-    lengths = hidden[rows, lookup].float().norm(dim=-1)[:contexts]
+    lengths: torch.Tensor = hidden[rows, lookup].float().norm(dim=-1)[:contexts]
     return lengths[0] if config.clamp == "mlp" else lengths.median()
 
 

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hubedit.artifacts import ArtifactStore
-from hubedit.layouts import layout_for
-from hubedit.tracing import trace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from hubedit.artifacts import ArtifactStore
+from hubedit.layouts import layout_for
+from hubedit.tracing import trace
+
+FACTS = {
+    "Ana Brook": ("violin", "Paris", "red apples"),
+    "Tom Reed": ("cello", "Oslo", "green tea"),
+    "Mia Stone": ("harp", "Lima", "red apples"),
+    "Lea": ("violin", "Oslo", "green tea"),
+    "Ben Brook": ("harp", "Paris", "green tea"),
+    "Ida Reed": ("cello", "Lima", "red apples"),
+}
 WORLD = [
-    f"{person} {verb} {thing}."
-    for person in ("Ana Brook", "Tom Reed", "Mia Stone", "Lea")
-    for verb, things in {
-        "plays the": ("violin", "cello", "harp"),
-        "lives in": ("Paris", "Lima", "Oslo"),
-        "likes": ("red apples", "green tea"),
-    }.items()
-    for thing in things
+    opener + template.format(person, answer)
+    for person, answers in FACTS.items()
+    for template, answer in zip(
+        ("{} plays the {}.", "{} lives in {}.", "{} likes {}."), answers, strict=True
+    )
+    for opener in ("", "We read that ")
 ]
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -74,6 +83,29 @@ def tiny_model(family: str, vocabulary: int, dtype: torch.dtype = torch.float32)
     return AutoModelForCausalLM.from_config(config).to(dtype)
 
 
+@cache
+def taught_model(family: str, bos: bool) -> Any:
+    """A tiny model that has learnt the little world by heart."""
+    tokenizer = tiny_tokenizer(bos)
+    model = tiny_model(family, len(tokenizer))
+    texts = [
+        *WORLD,
+        *(f"{one} {two}" for one, two in zip(WORLD, WORLD[5:] + WORLD[:5], strict=True)),
+    ]
+    rows = [tokenizer(text)["input_ids"] for text in texts]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    labels = ids.masked_fill(mask == 0, -100)
+    adam = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(120):
+        adam.zero_grad()
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        adam.step()
+    model.zero_grad(set_to_none=True)
+    return model.eval()
+
+
 class TinyEditable:
     """The `EditableModel` protocol over a model in memory."""
 
@@ -84,7 +116,7 @@ class TinyEditable:
         self.updates: list[tuple[str, Any]] = []
 
     def update(self, parameter: str, update: Any) -> None:
-        left, right = (torch.as_tensor(part) for part in (update.left, update.right))
+        left, right = (torch.tensor(part) for part in (update.left, update.right))
         with torch.no_grad():
             self.weight(parameter).add_((left @ right).to(self.weight(parameter).dtype))
         self.updates.append((parameter, update))
@@ -159,10 +191,9 @@ def make_run(tmp_path: Path, corpus: Any) -> Callable[..., TinyRun]:
 
 @pytest.fixture
 def make_model() -> Callable[..., TinyEditable]:
-    def make(family: str = "gpt2", dtype: torch.dtype = torch.float32, bos: bool = True) -> TinyEditable:
-        tokenizer = tiny_tokenizer(bos)
-        return TinyEditable(tiny_model(family, len(tokenizer), dtype), tokenizer)
+    def make(
+        family: str = "gpt2", dtype: torch.dtype = torch.float32, bos: bool = True
+    ) -> TinyEditable:
+        return TinyEditable(deepcopy(taught_model(family, bos)).to(dtype), tiny_tokenizer(bos))
 
     return make
-
-

@@ -1,8 +1,7 @@
-"""Every closed form and the optimisation of v* against computations written from the paper alone."""
+"""Every closed form and the optimisation of v* against what the paper alone says."""
 
 from __future__ import annotations
 
-import hubedit
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,8 @@ from hubedit_rome.site import Site, at_rest
 from hubedit_rome.solve import Directions, rank_one
 from hubedit_rome.statistics import gather_texts, second_moment
 from hubedit_rome.value import optimise
+
+import hubedit
 
 ROW = hubedit.FactEdit(prompt="{} plays the", subject="Ana Brook", target="red harp")
 PREFIXES = ["", "Tom lives in Oslo. ", "Mia {likes} tea. "]
