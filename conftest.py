@@ -7,16 +7,31 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
+import shutil
+
 import pytest
 
 from hubedit.cli import run
+from hubedit.plugins import load_plugins
 from hubedit.testing import tiny_model
 
 pytest_plugins = ["hubedit_localhub.fixtures"]
 
 
+@pytest.fixture(scope="session")
+def _tried_plugins(tmp_path_factory):
+    """What is learnt of the installed plugins, once for all tests."""
+    home = tmp_path_factory.mktemp("tried")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUBEDIT_HOME", str(home))
+        load_plugins()
+    return home / "plugins.json"
+
+
 @pytest.fixture(autouse=True)
-def _home(tmp_path, monkeypatch):
+def _home(tmp_path, monkeypatch, _tried_plugins):
+    (tmp_path / "hubedit-home").mkdir()
+    shutil.copy(_tried_plugins, tmp_path / "hubedit-home" / "plugins.json")
     monkeypatch.setenv("HUBEDIT_HOME", str(tmp_path / "hubedit-home"))
     monkeypatch.chdir(tmp_path)
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HUBEDIT_DEBUG", "HUBEDIT_DISABLE_PLUGINS"):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hubedit.editions import Edition
 from hubedit.errors import RecipeError
 from hubedit.hub import Hub
 from hubedit.method import Corpus
 from hubedit.recipe import Recipe
+from hubedit.requests import without_none
 
 CORPUS_FILE = "corpus.txt"
 DATASET = "hf://datasets/"
@@ -45,33 +48,49 @@ def _corpus(content: bytes, source: str) -> Corpus:
 
 
 def _dataset(text: str, hub: Hub) -> Corpus:
-    """Read `hf://datasets/owner/name[@revision][#split]`: column `text`, or the first of text.
+    """The texts of `hf://datasets/owner/name[@revision][#split]`: its column `text`, or the first.
 
     Raises:
         RecipeError: it has no such split, or no column of text.
     """
-    import datasets
-
-    place, _, split = text.removeprefix(DATASET).partition("#")
-    repo, _, revision = place.partition("@")
-    commit, folder = hub.pull_dataset(repo, revision or None)
-    try:
-        rows = datasets.load_dataset(str(folder), split=split or "train")
-    except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise RecipeError(
-            f"the corpus {text} cannot be read: {str(error).splitlines()[0]}"
-        ) from error
+    rows, where = load_dataset(text, hub)
     columns = [
         name
         for name, kind in rows.features.items()
         if getattr(kind, "dtype", "") in ("string", "large_string")
     ]
     if not columns:
-        raise RecipeError(
-            f"the corpus {text} has no column of text; its columns are "
-            f"{', '.join(rows.column_names)}"
-        )
+        known = ", ".join(rows.column_names)
+        raise RecipeError(f"the corpus {text} has no column of text; its columns are {known}")
     column = "text" if "text" in columns else columns[0]
     texts = [" ".join(str(value).split()) for value in rows[column] if value and value.strip()]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    return Corpus(texts, f"{repo}@{commit}, split {split or 'train'}, column {column}", digest)
+    return Corpus(texts, f"{where}, column {column}", digest)
+
+
+def dataset_records(text: str, hub: Hub) -> list[dict[str, Any]]:
+    """The rows of `hf://datasets/owner/name[@revision][#split]` as records of a request."""
+    rows, _ = load_dataset(text, hub)
+    return [without_none(record) for record in rows]
+
+
+def load_dataset(text: str, hub: Hub) -> tuple[Any, str]:
+    """A split of a Hub dataset from its files at an exact commit, and where it is from, in words.
+
+    Raises:
+        RecipeError: it cannot be read, or has no such split.
+    """
+    import datasets
+
+    place, _, split = text.removeprefix(DATASET).partition("#")
+    repo, _, revision = place.partition("@")
+    commit, folder = hub.pull_dataset(repo, revision or None)
+    quiet = not sys.stderr.isatty()
+    if quiet:
+        datasets.disable_progress_bars()
+    try:
+        rows = datasets.load_dataset(str(folder), split=split or "train")
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RecipeError(f"{text} cannot be read: {said}") from error
+    return rows, f"{repo}@{commit}, split {split or 'train'}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import os
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, get_args
 import pluggy
 
 from hubedit import hookspecs
+from hubedit.discovery import outcomes
 from hubedit.errors import HubEditError, PluginError, UnknownMethodError
 from hubedit.hookspecs import Endpoint
 from hubedit.manifest import MethodRecord, PluginRecord
@@ -66,7 +69,7 @@ class Plugins:
             self.manager.register(module, name=info.name)
             self.manager.check_pending()
         except Exception as error:  # whatever a stranger's code raises is shown, not propagated
-            self._reject(info, _brief(error))
+            self._reject(info, brief(error))
             return
         info.module = module
         callers = self.manager.get_hookcallers(module) or []
@@ -79,7 +82,7 @@ class Plugins:
             offered = self._call(info, "hubedit_methods")
             classes = list(offered)
         except Exception as error:
-            info.errors.append(f"hubedit_methods failed: {_brief(error)}")
+            info.errors.append(f"hubedit_methods failed: {brief(error)}")
             return
         for method in classes:
             problem = _method_problem(method)
@@ -142,7 +145,7 @@ class Plugins:
                     raise
                 except Exception as error:
                     raise PluginError(
-                        f"plugin {info.name!r} failed to provide the Hub {name!r}: {_brief(error)}"
+                        f"plugin {info.name!r} failed to provide the Hub {name!r}: {brief(error)}"
                     ) from error
                 if isinstance(endpoint, Endpoint):
                     return endpoint
@@ -156,17 +159,25 @@ def load_plugins() -> Plugins:
     """Load every installed plugin, one entry point at a time."""
     plugins = Plugins()
     blocked = {name.strip() for name in os.environ.get("HUBEDIT_DISABLE_PLUGINS", "").split(",")}
-    points = sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    found = sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    points = [point for point in found if point.name not in blocked]
+    tried = outcomes(points)
     for point in points:
-        if point.name in blocked:
-            continue
         distribution = point.dist.name if point.dist else "unknown"
         version = point.dist.version if point.dist else "unknown"
         info = PluginInfo(point.name, distribution, version)
-        try:
-            module = point.load()
-        except Exception as error:
-            info.errors.append(f"import of {point.value} failed: {_brief(error)}")
+        problem, noise = tried[point.value]
+        if noise is not None:
+            info.errors.append(f"prints when it is imported: {noise[:200]}")
+        module = None
+        if problem is None:
+            try:
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    module = point.load()
+            except Exception as error:
+                problem = brief(error)
+        if module is None:
+            info.errors.append(f"import of {point.value} failed: {problem}")
             plugins.infos.append(info)
             continue
         plugins.add(info, module)
@@ -233,7 +244,7 @@ def _method_problem(method: object) -> str | None:
     return None
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """An error in one line: its type, its text, and where it was raised."""
     text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     frame = ""

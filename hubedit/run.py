@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit import disclosure, editions, places, probes, publishing, recording, revisions, targets
 from hubedit.context import Run, Silent, Talk
-from hubedit.corpora import read_corpus
+from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.delta import encode
 from hubedit.editions import Edition
-from hubedit.errors import ConfigError, MethodError, UnsupportedModelError
+from hubedit.errors import (
+    ConfigError,
+    HubEditError,
+    MethodError,
+    PluginError,
+    UnsupportedModelError,
+)
 from hubedit.hub import Hub
 from hubedit.manifest import touched_tensors
 from hubedit.method import Config, Corpus, Method
-from hubedit.plugins import PluginInfo, Plugins, load_plugins
+from hubedit.plugins import PluginInfo, Plugins, brief, load_plugins
 from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
 from hubedit.requests import read_records, rows_of
@@ -78,7 +84,7 @@ def prepare(
         config = method.config_type().read(recipe.config)
     except ConfigError as error:
         raise ConfigError(f"method {method.name!r}: {error}") from error
-    rows = read_rows(recipe, method)
+    rows = read_rows(recipe, method, hub)
     target = targets.find_target(recipe.to, recipe.base, hub()) if push else None
     start = targets.open_start(recipe.base, hub, target)
     weights = weights or (target is not None and target.weights) or start.stack.weights
@@ -231,13 +237,15 @@ def load(
 # -- the steps ----------------------------------------------------------------------------------
 
 
-def read_rows(recipe: Recipe, method: type[Method[Any, Any]]) -> Sequence[Row]:
+def read_rows(recipe: Recipe, method: type[Method[Any, Any]], hub: OpenHub) -> Sequence[Row]:
     """Read the request as rows of the type that the method takes.
 
     Raises:
         RequestError: it cannot be read, is empty, or a row is not usable.
     """
     kind = method.row_type()
+    if isinstance(recipe.request, str) and recipe.request.startswith(DATASET):
+        return rows_of(kind, dataset_records(recipe.request, hub()), recipe.request)
     if isinstance(recipe.request, str):
         return rows_of(kind, read_records(Path(recipe.request)), recipe.request)
     return rows_of(kind, recipe.request)
@@ -292,7 +300,16 @@ def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
     run = Run(generator, job.recipe.seed, job.corpus, force, talk)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
-        job.method().apply(model, job.rows, job.config, run)
+        try:
+            job.method().apply(model, job.rows, job.config, run)
+        except HubEditError:
+            raise
+        except Exception as error:
+            said = brief(error) if job.key is None else type(error).__name__
+            raise PluginError(
+                f"method {job.method.name!r} of plugin {job.plugin.name!r} failed: {said}; "
+                "HUBEDIT_DEBUG=1 shows where"
+            ) from error
     return run
 
 

@@ -142,6 +142,68 @@ def test_an_endpoint_comes_from_the_plugin_that_has_it(install):
         plugins.endpoint("other")
 
 
+def test_a_slow_import_is_cut_off_and_named(install, monkeypatch):
+    install("slow", "import time; time.sleep(60)")
+    monkeypatch.setenv("HUBEDIT_PLUGIN_SECONDS", "1")
+    plugins = load_plugins()
+    assert "more than 1 seconds" in info_of(plugins, "slow").errors[0]
+    assert plugins.method("rome")
+
+
+def test_an_import_that_ends_the_process_takes_nobody_down(install):
+    install("exit", "import os; os._exit(3)")
+    plugins = load_plugins()
+    assert "ended the process with status 3" in info_of(plugins, "exit").errors[0]
+    assert plugins.method("rome")
+
+
+def test_a_noisy_import_is_named_and_its_noise_kept_out(install, capsys):
+    install("noisy", "print('buy my course')\n" + GOOD)
+    plugins = load_plugins()
+    info = info_of(plugins, "noisy")
+    assert "prints when it is imported: buy my course" in info.errors[0]
+    assert [method.name for method in info.methods] == ["good"]
+    assert capsys.readouterr().out == ""
+
+
+def test_what_was_learnt_is_remembered_until_the_files_change(install, tmp_path):
+    import os
+
+    marks = tmp_path / "marks"
+    source = f"open({str(marks)!r}, 'a').write('x')\n" + GOOD
+    module = install("good", source)
+    load_plugins()
+    load_plugins()
+    tries = len(marks.read_text())
+    assert tries == 2  # once in a process of its own, once here: Python keeps what it imported
+    os.utime(tmp_path / "site" / f"{module}.py", ns=(1, 1))
+    load_plugins()
+    assert len(marks.read_text()) == tries + 1
+
+
+def test_a_method_that_raises_is_named_with_its_place(install, hubedit, tiny, tmp_path):
+    install("raises", GOOD.replace("        pass", "        1 / 0"))
+    status, _, err = hubedit(
+        *["apply", "--plugin", "good", "--base", tiny, "--prompt", "{} plays the"],
+        *["--subject", "Ada Brook", "--target", "oboe", "-o", "out"],
+    )
+    assert status == 1
+    assert "method 'good' of plugin 'raises' failed: ZeroDivisionError" in err
+    assert "plugin_raises.py" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_that_changes_nothing_is_named(install, hubedit, tiny, tmp_path):
+    install("idle", GOOD)
+    status, _, err = hubedit(
+        *["apply", "--plugin", "good", "--base", tiny, "--prompt", "{} plays the"],
+        *["--subject", "Ada Brook", "--target", "oboe", "-o", "out"],
+    )
+    assert status == 1
+    assert "changed nothing" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_list_shows_errors(install, hubedit):
     install("bad", BROKEN["raises on import"][0])
     status, out, _ = hubedit("plugins", "--json")

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hubedit.errors import RequestError
-from hubedit.requests import read_records, request_digest, rows_of
-from hubedit.rows import FactEdit
+from hubedit.requests import read_records, request_digest, rows_of, without_none
+from hubedit.rows import FactEdit, ForgetText
 
 
 def fact_edits(records, source="the request"):
@@ -98,6 +98,64 @@ def test_files_of_rows_are_read_and_mistakes_in_them_named(tmp_path):
     other.write_text("")
     with pytest.raises(RequestError, match="suffix"):
         read_records(other)
+
+
+def test_tables_are_read_like_lists_of_records(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    row = {**ROW, "paraphrases": ["Ana Brook is a master of the"]}
+    table = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([row, {**ROW, "true_target": "cello"}]), table)
+    cells = tmp_path / "rows.csv"
+    cells.write_text(
+        "prompt,subject,target,true_target,paraphrases\n"
+        '{} plays the,Ana Brook,violin,,"[""Ana Brook is a master of the""]"\n'
+        "{} plays the,Ana Brook,violin,cello,\n"
+    )
+    wanted = fact_edits([row, {**ROW, "true_target": "cello"}])
+    assert fact_edits(read_records(cells)) == wanted
+    records = [without_none(record) for record in read_records(table)]
+    assert [record["subject"] for record in records] == ["Ana Brook"] * 2
+    cells.write_text("prompt,subject\na,b,c\n")
+    with pytest.raises(RequestError, match=r"row 1 of .* more cells"):
+        read_records(cells)
+    table.write_bytes(b"PAR1 nonsense")
+    with pytest.raises(RequestError, match="not a Parquet file"):
+        read_records(table)
+
+
+def test_a_zsre_record_is_read_as_it_is():
+    record = {
+        "subject": "Watts Humphrey",
+        "src": "What university did Watts Humphrey attend?",
+        "rephrase": "What university did Watts Humphrey take part in?",
+        "alt": "University of Michigan",
+        "answers": ["Illinois Institute of Technology"],
+        "loc": "nq question: who played desmond doss father in hacksaw ridge",
+        "loc_ans": "Hugo Weaving",
+        "cond": "",
+    }
+    (row,) = fact_edits([record])
+    assert row.prompt == "What university did {} attend?"
+    assert (row.target, row.true_target) == (
+        "University of Michigan",
+        "Illinois Institute of Technology",
+    )
+    assert row.neighbours[0].prompt == "who played desmond doss father in hacksaw ridge"
+    assert row.neighbours[0].target == "Hugo Weaving"
+
+
+def test_a_row_to_forget_is_read_and_its_text_never_quoted():
+    rows = rows_of(ForgetText, [{"text": "Ana Brook plays the organ."}])
+    assert rows[0].part == "forget"
+    with pytest.raises(RequestError) as error:
+        rows_of(ForgetText, [{"text": "Ana Brook plays the organ.", "prompt": "Ana Brook"}])
+    assert "row 1" in str(error.value)
+    assert "Ana" not in str(error.value)
+    with pytest.raises(RequestError) as error:
+        rows_of(ForgetText, [{"text": "Ana Brook", "part": "Ana Brook"}])
+    assert "Ana" not in str(error.value)
 
 
 def test_the_digest_follows_the_content_alone():

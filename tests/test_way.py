@@ -342,3 +342,37 @@ def test_a_directory_is_reverted_to_another(tiny, hubedit, tmp_path, monkeypatch
     assert hubedit("revert", "edit", "-o", "back")[0] == 0
     assert hubedit("verify", "back")[0] == 0
     assert edits_of("back", Hub).stack.result == edits_of("edit", Hub).stack.edits[0].parent
+
+
+def test_a_request_and_a_corpus_come_from_datasets_of_the_hub(
+    localhub, base, hubedit, tmp_path, monkeypatch
+):
+    api = localhub.api()
+    api.create_repo("me/facts", repo_type="dataset")
+    rows = [
+        {"prompt": "{} plays the", "subject": "Ada Brook", "target": "oboe"},
+        {"prompt": "{} plays the", "subject": "Tom Adler", "target": "cello"},
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    texts = "".join(json.dumps({"text": f"Ada Brook plays {n}."}) + "\n" for n in range(80))
+    for name, content in (("facts/train.jsonl", lines), ("texts/train.jsonl", texts)):
+        api.create_repo(f"me/{name.partition('/')[0]}", repo_type="dataset", exist_ok=True)
+        api.upload_file(
+            path_or_fileobj=content.encode(),
+            path_in_repo="train.jsonl",
+            repo_id=f"me/{name.partition('/')[0]}",
+            repo_type="dataset",
+        )
+    monkeypatch.chdir(recipe_in(tmp_path / "work", base))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    status, out, err = hubedit(
+        *["apply", "--request", "hf://datasets/me/facts@main", "-o", "edit", "--json"],
+        *["--corpus", "hf://datasets/me/texts#train"],
+    )
+    assert status == 0, err
+    manifest = json.loads(out)["manifest"]
+    assert manifest["request"]["count"] == 2
+    assert "me/texts@" in manifest["record"]["statistics"]["source"]
+    status, _, err = hubedit("apply", "--request", "hf://datasets/me/facts#none", "-o", "other")
+    assert status == 1
+    assert "cannot be read" in err
