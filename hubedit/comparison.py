@@ -30,11 +30,11 @@ CHEAP_ELEMENTS = 1 << 22
 class TensorDifference:
     """One tensor that is not the same on both sides.
 
-        `only_in` is `a` or `b` where the other side lacks it. `relative_norm` is ‖b − a‖ / ‖a‖
+    `only_in` is `a` or `b` where the other side lacks it. `relative_norm` is ‖b − a‖ / ‖a‖
     (Frobenius). Where `rank_of` is `updates`, `rank` is the sum of the ranks of the stored updates
-        that one side has alone, as they are before they are rounded to the dtype; where it is `values`,
-        it is that of the difference of the stored values, found numerically. `kinds` are those of the
-        updates that one side has alone. Figures that were not computed are None.
+    that one side has alone, as they are before they are rounded to the dtype; where it is `values`,
+    it is that of the difference of the stored values, found numerically. `kinds` are those of the
+    updates that one side has alone. Figures that were not computed are None.
     """
 
     name: str

@@ -53,10 +53,10 @@ def _table(found: Comparison) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for title in ("tensor", "shape", "dtype"):
-        table.add_column(title, overflow="fold")
-    for title in ("changed", "‖B−A‖/‖A‖", "rank", "kind"):
-        table.add_column(title, justify="right" if title != "kind" else "left")
+    table.add_column("tensor", overflow="fold", min_width=20)
+    for title in ("shape", "dtype", "changed", "‖B−A‖/‖A‖", "rank", "kind"):
+        figures = title in ("changed", "‖B−A‖/‖A‖", "rank")
+        table.add_column(title, justify="right" if figures else "left", no_wrap=True)
     for item in found.tensors:
         table.add_row(item.name, *_cells(item))
     Console(markup=False, highlight=False).print(table)
@@ -77,7 +77,7 @@ def _cells(item: TensorDifference) -> list[str]:
     return [
         " → ".join(dict.fromkeys(shapes)),
         " → ".join(dict.fromkeys(dtypes)),
-        "" if changed is None else f"{changed:,} ({changed / max(item.elements_total, 1):.1%})",
+        "" if changed is None else f"{changed / max(item.elements_total, 1):.1%}",
         "" if item.relative_norm is None else f"{item.relative_norm:.3g}",
         "" if item.rank is None else str(item.rank),
         kind,
