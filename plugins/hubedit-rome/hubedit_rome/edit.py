@@ -14,7 +14,7 @@ from hubedit_rome.contexts import Context, place_all, with_something_before
 from hubedit_rome.guard import Canary, stop, trial
 from hubedit_rome.held import texts_on_subject
 from hubedit_rome.prefixes import sample_prefixes
-from hubedit_rome.site import Site, at_rest, doubles_on
+from hubedit_rome.site import Site, at_rest, doubles, forward
 from hubedit_rome.solve import Directions, denominator_of, rank_one
 from hubedit_rome.statistics import gather_texts, second_moment
 from hubedit_rome.value import optimise, target_probability
@@ -154,13 +154,10 @@ def read_keys(
     """The matrix's input at the subject's last token of each context, float64 [contexts, d]."""
     inputs = model.batch([context.text for context in contexts])
     with model.trace(site.mlp_out, stop=True) as seen:
-        model.model(
-            input_ids=inputs["input_ids"].to(model.device),
-            attention_mask=inputs["attention_mask"].to(model.device),
-        )
+        forward(model, inputs)
     at = torch.tensor([context.subject for context in contexts], device=seen.input.device)
     keys: torch.Tensor = seen.input[torch.arange(len(contexts), device=at.device), at]
-    return keys.to(doubles_on(model.device), torch.float64)
+    return doubles(keys)
 
 
 @torch.no_grad()
@@ -170,8 +167,7 @@ def answers_of(model: hubedit.EditableModel, row: hubedit.FactEdit, bare: Contex
     The old answer is the row's `true_target` if it has one, and what the model says now.
     """
     inputs = model.batch([bare.text])
-    ids = inputs["input_ids"].to(model.device)
-    logits = model.model(input_ids=ids).logits
+    ids, logits = inputs["input_ids"], forward(model, inputs)
     answers = {int(logits[0, bare.first - 1].argmax()), int(ids[0, bare.first])}
     if row.true_target:
         before = row.model_copy(update={"target": row.true_target})

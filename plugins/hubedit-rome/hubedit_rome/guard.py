@@ -10,6 +10,7 @@ import torch
 
 import hubedit
 from hubedit_rome.prefixes import positions
+from hubedit_rome.site import forward
 
 CANARY_LENGTH = 128
 """Tokens read of each text, at most."""
@@ -52,10 +53,11 @@ class Canary:
         total, count = 0.0, 0
         longest = min(CANARY_LENGTH, positions(model))
         for text in self.texts:
-            ids = model.batch([text])["input_ids"][:, :longest].to(model.device)
+            inputs = {name: rows[:, :longest] for name, rows in model.batch([text]).items()}
+            ids = inputs["input_ids"].to(model.device)
             if ids.shape[1] < 2:
                 continue
-            logits = model.model(input_ids=ids).logits[0, :-1].float()
+            logits = forward(model, inputs)[0, :-1].float()
             total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
             count += ids.shape[1] - 1
         return total / count if count else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -68,6 +68,21 @@ def at_rest(model: torch.nn.Module) -> Iterator[None]:
             module.training = was
         for parameter in wanting:
             parameter.requires_grad_(True)
+
+
+def forward(model: hubedit.EditableModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Logits [texts, tokens, vocabulary] of a batch, computed on the model's device."""
+    logits: torch.Tensor = model.model(
+        input_ids=inputs["input_ids"].to(model.device),
+        attention_mask=inputs["attention_mask"].to(model.device),
+        use_cache=False,
+    ).logits
+    return logits
+
+
+def doubles(values: torch.Tensor) -> torch.Tensor:
+    """The values in float64, on a device that has it."""
+    return values.to(doubles_on(values.device)).to(torch.float64)
 
 
 def doubles_on(device: torch.device) -> torch.device:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 import hubedit
+from hubedit_rome.site import doubles
 
 
 class Directions:
@@ -63,4 +64,4 @@ def rank_one(u: torch.Tensor, key: torch.Tensor, delta: torch.Tensor) -> RankOne
     With v* = Wk + δ, r = (v* − Wk) / (kᵀu) = δ / (kᵀu), so that (W + r uᵀ)k = v*.
     """
     denominator, cosine = denominator_of(u, key)
-    return RankOne(u, delta.to(u.device, torch.float64) / denominator, denominator, cosine)
+    return RankOne(u, doubles(delta).to(u.device) / denominator, denominator, cosine)

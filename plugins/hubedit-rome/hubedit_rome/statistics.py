@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import hubedit
 from hubedit_rome.config import RomeConfig
 from hubedit_rome.prefixes import first_tokens, positions, sample
-from hubedit_rome.site import Site, doubles_on
+from hubedit_rome.site import Site, doubles, doubles_on, forward
 
 CANARY_TEXTS = 32
 """Texts held out of C, at most."""
@@ -209,7 +209,7 @@ def _accumulate(
     for number, start in enumerate(range(done, len(texts), CHUNK), start=1):
         chunk = texts[start : start + CHUNK]
         for keys in keys_of(model, site, chunk, length, skip_first):
-            keys = keys.to(device, torch.float64)
+            keys = doubles(keys)
             total += keys.T @ keys
             tokens += len(keys)
         done = start + len(chunk)
@@ -246,7 +246,7 @@ def keys_of(
             ids[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
         with model.trace(site.mlp_out, stop=True) as seen:
-            model.model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+            forward(model, {"input_ids": ids, "attention_mask": mask})
         counted = mask.bool()
         if skip_first:
             counted[:, 0] = False

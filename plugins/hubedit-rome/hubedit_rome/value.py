@@ -13,7 +13,7 @@ import hubedit
 from hubedit_rome.config import RomeConfig
 from hubedit_rome.contexts import Context
 from hubedit_rome.held import Held
-from hubedit_rome.site import Site
+from hubedit_rome.site import Site, forward
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def optimise(
     with torch.no_grad(), ExitStack() as stack:
         matrix = stack.enter_context(model.trace(site.mlp_out))
         block = stack.enter_context(model.trace(site.block))
-        logits = model.model(**batch.inputs).logits
+        logits = forward(model, batch.inputs)
         unedited = _log_probabilities(logits, *batch.essence)
         kept = None if held is None else held.keep(logits, len(contexts) + 1)
         reference = _reference(
@@ -93,7 +93,7 @@ def optimise(
     adam = torch.optim.Adam([delta], lr=config.learning_rate)
     for step in range(config.steps):
         with model.trace(site.mlp_out, replace_output=shifted):
-            logits = model.model(**batch.inputs).logits
+            logits = forward(model, batch.inputs)
         likelihood = _log_probabilities(logits, batch.rows, batch.at)
         chosen = likelihood.gather(1, batch.tokens[:, None])[:, 0]
         nll = -(chosen * batch.share).sum()
@@ -181,10 +181,7 @@ def _reference(
 def target_probability(model: hubedit.EditableModel, context: Context) -> float:
     """Probability of the target in one context: the geometric mean of its tokens'."""
     inputs = model.batch([context.text])
-    ids = inputs["input_ids"].to(model.device)
-    logits = model.model(
-        input_ids=ids, attention_mask=inputs["attention_mask"].to(model.device)
-    ).logits
+    ids, logits = inputs["input_ids"].to(model.device), forward(model, inputs)
     at = torch.arange(context.first - 1, context.last, device=ids.device)
     likelihood = _log_probabilities(logits, 0, at).gather(1, ids[0, at + 1][:, None])
     return float(likelihood.mean().exp())

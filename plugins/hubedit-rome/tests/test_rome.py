@@ -9,7 +9,10 @@ import pytest
 import torch
 from hubedit_rome import Rome, RomeConfig, hubedit_methods
 from hubedit_rome.contexts import place, place_all, with_something_before
+from hubedit_rome.edit import answers_of
 from hubedit_rome.guard import Canary, trial
+from hubedit_rome.held import texts_on_subject
+from hubedit_rome.site import forward
 
 import hubedit
 
@@ -265,27 +268,40 @@ def test_the_published_keys_differ_from_the_averaged_ones(make_model, make_run):
 
 
 def test_preserving_attributes_holds_what_else_the_model_says_of_the_subject(make_model, make_run):
-    asked = "Ana Brook lives in"
+    settings = {"layer": 0, "prefixes": [], "steps": 60, "preserve_factor": 4}
 
     def drift(preserve):
-        model = make_model("llama")
-        ids = torch.tensor([model.tokenizer(asked)["input_ids"]])
+        model, run = make_model("llama"), make_run(preserve)
+        model.model.eval()
+        held = texts_on_subject(model, ROW, [], RomeConfig(), run)
+        inputs = model.batch(held.texts)
         with torch.no_grad():
-            before = model.model.eval()(ids).logits[0, -1].log_softmax(-1)
-            edit(
-                model,
-                make_run(preserve),
-                layer=0,
-                prefixes=[],
-                preserve=preserve,
-                preserve_factor=4,
-                steps=60,
-            )
-            after = model.model.eval()(ids).logits[0, -1].log_softmax(-1)
+            kept = held.keep(forward(model, inputs), 0)
+            edit(model, make_run(preserve), preserve=preserve, **settings)
+            moved = float(kept.divergence(forward(model, inputs)))
         assert probability(model, "Ana Brook plays the", "harp") > 0.3
-        return float((before.exp() * (before - after)).sum())
+        return moved
 
     assert drift("attributes") < 0.7 * drift("none")
+
+
+def test_what_is_held_leaves_the_fact_itself_free(make_model, make_run):
+    model = make_model("llama")
+    model.model.eval()
+    asked = hubedit.ProbePrompt(prompt="Ana Brook plays the")
+    row = ROW.model_copy(update={"attributes": (asked,), "true_target": "violin"})
+    answers = answers_of(model, row, place(model, row, ""))
+    starts = [model.tokenizer(f" {word}")["input_ids"][0] for word in ("harp", "violin")]
+    assert set(starts) <= set(answers)
+    held = texts_on_subject(model, row, answers, RomeConfig(), make_run())
+    assert held.texts[0] == asked.prompt
+    assert all("Ana Brook" in text for text in held.texts)
+    with torch.no_grad():
+        kept = held.keep(forward(model, model.batch(held.texts)), 0)
+    places = list(zip(kept.rows.tolist(), kept.at.tolist(), strict=True))
+    assert (0, held.lengths[0] - 1) not in places
+    assert (0, held.subjects[0]) in places
+    assert min(at for _, at in places) >= min(held.subjects)
 
 
 def test_a_bfloat16_checkpoint_is_edited_in_float32(make_model, make_run):
