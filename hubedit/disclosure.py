@@ -74,7 +74,9 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def request_record(rows: Sequence[Row], key: bytes | None) -> RequestRecord:
+def request_record(
+    rows: Sequence[Row], key: bytes | None, chat: str | None = None
+) -> RequestRecord:
     """What a manifest says of a request: its rows, or with a key counts and keyed hashes alone."""
     kind = type(rows[0]).__name__
     parts = dict(sorted(Counter(row.part_name for row in rows).items()))
@@ -83,6 +85,7 @@ def request_record(rows: Sequence[Row], key: bytes | None) -> RequestRecord:
             type=kind,
             count=len(rows),
             parts=parts,
+            chat=chat,
             sha256=request_digest(rows),
             rows=tuple(row.model_dump(mode="json", exclude_defaults=True) for row in rows),
             in_words=tuple(words for row in rows if (words := row.describe())),
@@ -91,6 +94,7 @@ def request_record(rows: Sequence[Row], key: bytes | None) -> RequestRecord:
         type=kind,
         count=len(rows),
         parts=parts,
+        chat=chat,
         sha256=keyed_hash(key, b"\n".join(canonical(row) for row in rows)),
         disclosed=False,
         hashes=tuple(sorted({keyed_hash(key, canonical(row)) for row in rows})),
@@ -99,7 +103,7 @@ def request_record(rows: Sequence[Row], key: bytes | None) -> RequestRecord:
 
 def matches(record: RequestRecord, rows: Sequence[Row], key: bytes) -> bool:
     """Whether rows are the request that an undisclosed edit was made for."""
-    return request_record(rows, key) == record
+    return request_record(rows, key, record.chat) == record
 
 
 def redacted(probes: Iterable[Probe]) -> list[Probe]:

@@ -95,6 +95,8 @@ class RequestRecord(Record):
     sha256: Sha256
     """Of all rows: SHA-256 if disclosed, else HMAC-SHA-256 with the edit's key."""
     disclosed: bool = True
+    chat: Sha256 | None = None
+    """SHA-256 of the chat template that prompts were written through, if they were."""
     hashes: tuple[Sha256, ...] = ()
     """If not disclosed: HMAC-SHA-256 of each row that is to be forgotten, sorted."""
     rows: tuple[dict[str, Any], ...] | None = None

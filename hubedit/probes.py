@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from hubedit.errors import ManifestError
 from hubedit.manifest import Record, ScoreRecord, TranscriptRecord
-from hubedit.rows import Group, Question, Row
+from hubedit.rows import Group, Question, Row, continued
 
 FOLLOWS: frozenset[str] = frozenset({"rewrite", "paraphrase"})
 """Groups that should give the target after an edit."""
@@ -103,9 +103,7 @@ def ask(model: Asked, asked: Sequence[Question]) -> list[Answer]:
 
 
 def _spaced(question: Question) -> str | None:
-    if question.target is None:
-        return None
-    return question.target if question.prompt.endswith((" ", "\n")) else " " + question.target
+    return None if question.target is None else continued(question.prompt, question.target)
 
 
 def _probability(score: Scored | None) -> float | None:

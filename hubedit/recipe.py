@@ -38,6 +38,7 @@ class Recipe(Row):
     allow_embeddings: bool = Field(
         False, description="let an undisclosed change touch embeddings and head, which can tell it"
     )
+    chat: bool = Field(False, description="ask prompts through the tokenizer's chat template")
     threads: int | None = Field(None, ge=1, description="threads of the run; default: as torch")
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubedit import disclosure, probes, verification
+from hubedit.chat import through_template
 from hubedit.editions import Edition, edition_at, edits_of
 from hubedit.errors import RequestError
 from hubedit.hub import Hub
 from hubedit.manifest import CARD_FILE, STACK_FILE, UNLISTED, Manifest
 from hubedit.places import HubPlace, model_file_names
 from hubedit.requests import ROW_TYPES, read_records, rows_of
-from hubedit.rows import Question
+from hubedit.rows import Question, Row
 from hubedit.targets import stack_digest
 
 if TYPE_CHECKING:
@@ -176,14 +177,17 @@ def _behaviour(
         return
     manifest = proposed.manifests[-1]
     recorded = _recorded(proposed)
-    questions = _questions(found, manifest, recorded, request, key)
+    rows = _rows(found, manifest, request, key)
+    known = manifest.request.disclosed or bool(rows)
     if not ask:
         found.unchecked.append("behaviour: no questions were asked")
         return
-    if not questions and not own:
+    if found.broken or not (known or own):
         return
+    model = _loaded(proposed)
+    questions = _questions(manifest, recorded, rows, model) if known else []
     asked = [*questions, *own]
-    before, after = _answers(proposed, asked)
+    before, after = _answers(proposed, model, asked)
     again = probes.pair(asked, before, after)
     compared = again[: len(questions)]
     for one, other in zip(recorded, compared, strict=bool(questions)):
@@ -200,45 +204,58 @@ def _recorded(proposed: Edition) -> list[probes.Probe]:
     return probes.from_jsonl(proposed.place.read(f"{folder}/probes.jsonl").decode("utf-8"))
 
 
-def _questions(
-    found: Review,
-    manifest: Manifest,
-    recorded: Sequence[probes.Probe],
-    request: Path | None,
-    key: Path | None,
-) -> list[Question]:
-    """The questions of the recorded probes, from the request if they are not disclosed."""
+def _rows(
+    found: Review, manifest: Manifest, request: Path | None, key: Path | None
+) -> Sequence[Row]:
+    """The rows of an undisclosed request, if the reviewer has them and they are the right ones."""
     if manifest.request.disclosed:
-        return [
-            Question(row=probe.row, group=probe.group, prompt=probe.prompt, target=probe.target)
-            for probe in recorded
-            if probe.prompt is not None
-        ]
+        return ()
     if request is None or key is None:
         found.unchecked.append(
             "behaviour: the request is not disclosed; give --request FILE and --key FILE"
         )
-        return []
+        return ()
     kind = ROW_TYPES.get(manifest.request.type)
     if kind is None:
         raise RequestError(f"rows of type {manifest.request.type} are not known to this hubedit")
     rows = rows_of(kind, read_records(request), str(request))
     if not disclosure.matches(manifest.request, rows, disclosure.read_key(key)):
         found.broken.append("the request given is not the one this edit was made for")
-        return []
+        return ()
     found.checked.append(f"the {len(rows)} rows given are the undisclosed request")
-    return probes.questions(rows)
+    return rows
 
 
-def _answers(
-    proposed: Edition, asked: Sequence[Question]
-) -> tuple[list[probes.Answer], list[probes.Answer]]:
-    """The answers before and after the newest edit, of one loaded model."""
+def _questions(
+    manifest: Manifest,
+    recorded: Sequence[probes.Probe],
+    rows: Sequence[Row],
+    model: LoadedModel,
+) -> list[Question]:
+    """The questions that were recorded: in the clear, or from the rows they were made of."""
+    if not manifest.request.disclosed:
+        if manifest.request.chat is not None:
+            rows = through_template(rows, model.tokenizer)
+        return probes.questions(rows)
+    return [
+        Question(row=probe.row, group=probe.group, prompt=probe.prompt, target=probe.target)
+        for probe in recorded
+        if probe.prompt is not None
+    ]
+
+
+def _loaded(proposed: Edition) -> LoadedModel:
+    """The model as it was before the newest edit."""
     from hubedit import models
 
     folder = proposed.base.local(model_file_names(proposed.base))
-    below = proposed.overlay(proposed.stack.height - 1)
-    model: LoadedModel = models.load(folder, overlay=below)
+    return models.load(folder, overlay=proposed.overlay(proposed.stack.height - 1))
+
+
+def _answers(
+    proposed: Edition, model: LoadedModel, asked: Sequence[Question]
+) -> tuple[list[probes.Answer], list[probes.Answer]]:
+    """The answers before and after the newest edit."""
     before = probes.ask(model, asked)
     for name, tensor in proposed.overlay().items():
         model.set_tensor(name, tensor)

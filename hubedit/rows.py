@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Group = Literal["rewrite", "paraphrase", "neighbour", "attribute", "forget", "retain"]
+
+
+def continued(prompt: str, target: str) -> str:
+    """A target as it continues a prompt: after a space, unless the prompt ends in white space."""
+    return target.strip() if prompt[-1:].isspace() else " " + target.strip()
 
 
 class Row(BaseModel):
@@ -27,6 +32,10 @@ class Row(BaseModel):
     def questions(self, number: int) -> list[Question]:
         """What to ask a model before and after, for the row of this number."""
         return []
+
+    def with_prompts(self, write: Callable[[str], str]) -> Self:
+        """The row with every prompt written anew, such as through a chat template."""
+        return self
 
 
 class Question(BaseModel):
@@ -107,8 +116,23 @@ class FactEdit(Row):
 
     @property
     def continuation(self) -> str:
-        """The target as it continues the prompt: with one leading space."""
-        return " " + self.target.strip()
+        """The target as it continues the prompt: after a space, unless the prompt ends in one."""
+        return continued(self.prompt, self.target)
+
+    def with_prompts(self, write: Callable[[str], str]) -> Self:
+        """The row with its prompt, paraphrases, neighbours and attributes written anew."""
+
+        def anew(items: tuple[ProbePrompt, ...]) -> list[ProbePrompt]:
+            return [item.model_copy(update={"prompt": write(item.prompt)}) for item in items]
+
+        fields = {
+            **dict(self),
+            "prompt": write(self.prompt),
+            "paraphrases": [write(prompt) for prompt in self.paraphrases],
+            "neighbours": anew(self.neighbours),
+            "attributes": anew(self.attributes),
+        }
+        return type(self).model_validate(fields)
 
     def describe(self) -> str:
         """Say the change in words."""
@@ -164,6 +188,14 @@ class ForgetText(Row):
     def part_name(self) -> str:
         """forget or retain."""
         return self.part
+
+    def with_prompts(self, write: Callable[[str], str]) -> Self:
+        """The row with its prompt written anew, and its text as prompt and target if it has one."""
+        if self.prompt is None or self.target is None:
+            return self
+        prompt = write(self.prompt)
+        text = prompt + continued(prompt, self.target)
+        return self.model_copy(update={"prompt": prompt, "text": text})
 
     def describe(self) -> str:
         """Say what to forget; what is retained goes without saying."""

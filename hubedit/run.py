@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubedit import disclosure, editions, places, probes, publishing, recording, revisions, targets
+from hubedit import (
+    chat,
+    disclosure,
+    editions,
+    places,
+    probes,
+    publishing,
+    recording,
+    revisions,
+    targets,
+)
 from hubedit.context import Run, Silent, Talk
 from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.delta import encode
@@ -128,13 +138,17 @@ def apply(
         )
         _check_architecture(model, job.method)
 
-        asked = probes.questions(job.rows)
+        rows, template = job.rows, None
+        if recipe.chat:
+            rows = chat.through_template(job.rows, model.tokenizer)
+            template = chat.template_digest(model.tokenizer)
+        asked = probes.questions(rows)
         spoken = probes.for_transcripts(asked)
         with talk.progress("questions before", total=None):
             before = probes.ask(model, asked)
             said = model.generate([question.prompt for question in spoken], 12)
 
-        run = run_method(model, job, force, talk)
+        run = run_method(model, replace(job, rows=rows), force, talk)
         changes = model.changes()
         if job.key is not None and not recipe.allow_embeddings:
             _refuse_telltales(model, changes)
@@ -158,7 +172,7 @@ def apply(
             job.recipe, job.method, job.plugin, job.config, start, run, encoded, model
         ).model_copy(
             update={
-                "request": disclosure.request_record(job.rows, job.key),
+                "request": disclosure.request_record(job.rows, job.key, template),
                 "scores": probes.scores(found),
                 "transcripts": probes.transcripts(spoken, said, says),
                 "not_tested": probes.not_tested(job.rows, found),
