@@ -202,7 +202,7 @@ def check_model(text: str, hub: OpenHub, plugins: Plugins) -> Checkup:
         found.append(
             Finding("stack", "ok", f"{stack.height} edit(s) of {stack.base.title}; one more can go")
         )
-    layout, findings = _family(place)
+    layout, findings = family(place)
     found += findings
     found += _weights(place, layout)
     found += [_tokenizer(place), *_terms(place)]
@@ -227,8 +227,8 @@ def check_model(text: str, hub: OpenHub, plugins: Plugins) -> Checkup:
     return Checkup(tuple(found), methods if healthy else ())
 
 
-def _family(place: Place) -> tuple[Layout | None, list[Finding]]:
-    """The layout of a model, and what its config says against editing it."""
+def family(place: Place) -> tuple[Layout | None, list[Finding]]:
+    """The layout of a model, and what its config says for and against editing it."""
     if "config.json" not in place.files():
         text = f"{place.title} has no config.json, so it is not a transformers model"
         return None, [Finding("config", "bad", text)]

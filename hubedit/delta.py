@@ -29,6 +29,7 @@ __all__ = [
     "Target",
     "TensorChange",
     "encode",
+    "low_rank_file_nbytes",
     "low_rank_nbytes",
 ]
 
@@ -265,17 +266,37 @@ def low_rank_nbytes(
     *,
     name: str = "model.layers.0.mlp.down_proj.weight",
     dtype: str = "BF16",
+    aliases: Mapping[str, Sequence[str]] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> int:
     """Bytes of the file of a delta that changes one tensor [m, n] by a low-rank update."""
-    rows, columns = shape
-    parts = {
-        f"{name}::left": ("F32", (rows, rank)),
-        f"{name}::right": ("F32", (rank, columns)),
+    return low_rank_file_nbytes({name: (dtype, shape, rank)}, aliases=aliases, meta=meta)
+
+
+def low_rank_file_nbytes(
+    tensors: Mapping[str, tuple[str, Sequence[int], int]],
+    *,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> int:
+    """Bytes of the file of a delta whose updates are all of low rank.
+
+    Args:
+        tensors: dtype, shape [m, n] and rank by stored name.
+        aliases: see `Delta`.
+        meta: see `Delta`; digests in it count by their length alone.
+    """
+    parts, data = {}, 0
+    for name, (_, (rows, columns), rank) in tensors.items():
+        parts[f"{name}::left"] = ("F32", (rows, rank))
+        parts[f"{name}::right"] = ("F32", (rank, columns))
+        data += 4 * rank * (rows + columns)
+    targets = {
+        name: Target(dtype, (rows, columns), "0" * 64, "0" * 64)
+        for name, (dtype, (rows, columns), _) in sorted(tensors.items())
     }
-    target = Target(dtype, (rows, columns), "0" * 64, "0" * 64)
-    described = Description({name: "low_rank"}, {name: target}, {}, meta or {})
-    return len(described.head(parts)) + 4 * rank * (rows + columns)
+    kinds = dict.fromkeys(targets, "low_rank")
+    return len(Description(kinds, targets, aliases or {}, meta or {}).head(parts)) + data
 
 
 def _parsed(kind: type[Delta], header: Header, read: Callable[[int, int], bytes]) -> Delta:

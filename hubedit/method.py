@@ -193,6 +193,26 @@ class Method(ABC, Generic[RowT, ConfigT]):
         return None
 
     @classmethod
+    def predict(
+        cls,
+        layout: Layout,
+        shapes: Mapping[str, tuple[int, ...]],
+        rows: Sequence[RowT],
+        config: ConfigT,
+    ) -> Mapping[str, int] | None:
+        """The rank that the update of each changed parameter will have, or None if unknown before.
+
+        For `hubedit plan`, which loads no weights and no torch.
+
+        Args:
+            layout: where the model's layers are.
+            shapes: shape of every stored parameter, by parameter name.
+            rows: the request.
+            config: the settings.
+        """
+        return None
+
+    @classmethod
     def row_type(cls) -> type[Row]:
         """The type of row the method takes, from its `Method[Row, Config]` base."""
         return cls._arguments()[0]

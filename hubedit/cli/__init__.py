@@ -20,6 +20,7 @@ VERBS = {
     "materialize": "Write the edited model as plain files that transformers loads.",
     "merge": "Merge a pull request and tag the new version.",
     "methods": "List the methods, or describe one.",
+    "plan": "Say what apply would load, change and send, without doing it.",
     "plugins": "List the installed plugins, and what failed to load.",
     "review": "Check a pull request before it is merged, and give a verdict.",
     "revert": "Take the newest edit back, with the proof that the bits are those from before.",

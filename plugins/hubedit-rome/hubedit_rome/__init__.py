@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import hubedit
 from hubedit.layouts import Layout
@@ -42,6 +43,22 @@ class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
     def targets(self, layout: Layout, config: RomeConfig) -> Sequence[str] | None:
         """The one weight that is changed, or None while the layer is left to the model's depth."""
         return None if config.layer is None else [layout.mlp_out_weight(config.layer)]
+
+    @classmethod
+    def predict(
+        cls,
+        layout: Layout,
+        shapes: Mapping[str, tuple[int, ...]],
+        rows: Sequence[hubedit.FactEdit],
+        config: RomeConfig,
+    ) -> Mapping[str, int] | None:
+        """One weight changes, by a rank of one for each row."""
+        layer = config.layer
+        if layer is None:
+            numbers = [layout.layer_of(name) for name in shapes]
+            depth = max((number for number in numbers if number is not None), default=0) + 1
+            layer = layout.edit_layer(SimpleNamespace(**{layout.depth_key: depth}))
+        return {layout.mlp_out_weight(layer): len(rows)}
 
     def apply(
         self,
