@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from hubedit.errors import UnsupportedModelError
 
+Part = Literal["mlp", "attention", "embeddings", "head"]
 Architecture = Literal["causal", "masked", "seq2seq"]
 
 
@@ -15,10 +16,20 @@ Architecture = Literal["causal", "masked", "seq2seq"]
 class Layout:
     """Module names of one family; `{}` stands for the number of a block, from 0.
 
-    `mlp_out` is the second MLP matrix. `conv1d` says that it stores its weight as [in, out]
-    (transformers' Conv1D) and not as [out, in] (Linear). `first_token_sink` says that the first
-    position carries a degenerate activation that must be kept out of statistics. `edit_layers`
-    maps a number of blocks to the layer that publications edit at that depth.
+    `attention` and `mlp` are the modules whose outputs join the residual stream; where the family
+    has no module for the whole, they are the last matrix of it. `mlp_out` is the second MLP matrix.
+    `final_norm` is None where no norm follows the last block. `head` holds the vocabulary matrix of
+    the output. `parts` names further modules or parameters of an attention, an MLP, the embeddings
+    or the head: those that lie outside the module named for it.
+
+    `conv1d` says that `mlp_out` stores its weight as [in, out] (transformers' Conv1D) and not as
+    [out, in] (Linear). `first_token_sink` says that the first position carries a degenerate
+    activation that must be kept out of statistics. `reserved_positions` counts the position
+    embeddings that no text can use. `edit_layers` maps a number of blocks to the layer that
+    publications edit at that depth.
+
+    A model of encoder and decoder has two stacks: this layout is its decoder's, which writes the
+    answer, and `encoder` the layout of the encoder, which reads the prompt.
     """
 
     model_type: str
@@ -28,16 +39,24 @@ class Layout:
     mlp: str
     mlp_out: str
     embeddings: str
-    final_norm: str
+    final_norm: str | None
     head: str
+    parts: Mapping[str, Part] = field(default_factory=dict)
     conv1d: bool = False
     first_token_sink: bool = True
+    reserved_positions: int = 0
     depth_key: str = "num_hidden_layers"
     edit_layers: Mapping[int, int] = field(default_factory=dict)
+    encoder: Layout | None = None
 
     def depth(self, config: Any) -> int:
         """Number of blocks, from the model's config."""
         return int(getattr(config, self.depth_key))
+
+    def positions(self, config: Any) -> int | None:
+        """How many tokens a text may have, from the model's config; None: nothing limits it."""
+        most = getattr(config, "max_position_embeddings", None)
+        return None if most is None else int(most) - self.reserved_positions
 
     def edit_layer(self, config: Any) -> int:
         """The layer to edit where nobody says: the published one, else a third of the way up."""
@@ -54,7 +73,7 @@ class Layout:
         return self.at("mlp_out", layer) + ".weight"
 
     def fitted(self, modules: Collection[str], head: str | None, config: Any) -> Layout:
-        """This layout with the name that the head has in the model at hand.
+        """This layout with the names of head and final norm that the model at hand has.
 
         Args:
             modules: the names of the model's modules.
@@ -65,7 +84,12 @@ class Layout:
             UnsupportedModelError: the model lacks a module that the layout names.
         """
         fitted = self if self.head in modules or head is None else replace(self, head=head)
-        names = [fitted.embeddings, fitted.final_norm, fitted.head]
+        if fitted.final_norm not in modules:
+            # The same family has it in some sizes and not in others.
+            fitted = replace(fitted, final_norm=None)
+        if fitted.encoder is not None:
+            fitted = replace(fitted, encoder=fitted.encoder.fitted(modules, head, config))
+        names = [fitted.embeddings, fitted.head]
         for layer in range(self.depth(config)):
             names += [self.at(part, layer) for part in ("block", "attention", "mlp", "mlp_out")]
         missing = [name for name in names if name not in modules]
@@ -77,28 +101,30 @@ class Layout:
         return fitted
 
     def layer_of(self, parameter: str) -> int | None:
-        """The number of the block a parameter belongs to, or None."""
+        """The number of the block a parameter belongs to, within its stack, or None."""
         prefix = self.block.split("{}")[0]
-        if not parameter.startswith(prefix):
-            return None
-        number = parameter[len(prefix) :].split(".")[0]
-        return int(number) if number.isdigit() else None
+        number = parameter[len(prefix) :].split(".")[0] if parameter.startswith(prefix) else ""
+        if number.isdigit():
+            return int(number)
+        return self.encoder.layer_of(parameter) if self.encoder else None
 
-    def module_of(self, parameter: str) -> str:
+    def module_of(self, parameter: str) -> Part | Literal["other"]:
         """`mlp`, `attention`, `embeddings`, `head` or `other`: what a parameter belongs to."""
+        named: dict[str, Part] = {
+            self.mlp: "mlp",
+            self.attention: "attention",
+            self.embeddings: "embeddings",
+            self.head: "head",
+            **self.parts,
+        }
         layer = self.layer_of(parameter)
-        if layer is not None:
-            for part in ("mlp", "attention"):
-                if parameter.startswith(self.at(part, layer) + "."):
-                    return part
-            return "other"
-        for part in ("embeddings", "head"):
-            if parameter.startswith(getattr(self, part) + "."):
+        for pattern, part in named.items():
+            if (parameter + ".").startswith(pattern.format(layer) + "."):
                 return part
-        return "other"
+        return self.encoder.module_of(parameter) if self.encoder else "other"
 
 
-def _llama_like(model_type: str, edit_layers: Mapping[int, int]) -> Layout:
+def _llama_like(model_type: str, edit_layers: Mapping[int, int] | None = None) -> Layout:
     return Layout(
         model_type=model_type,
         architecture="causal",
@@ -109,24 +135,88 @@ def _llama_like(model_type: str, edit_layers: Mapping[int, int]) -> Layout:
         embeddings="model.embed_tokens",
         final_norm="model.norm",
         head="lm_head",
-        edit_layers=edit_layers,
+        edit_layers=edit_layers or {},
     )
 
 
-_TABLE = (
-    Layout(
-        model_type="gpt2",
+def _gpt2_like(model_type: str, mlp_out: str, **more: Any) -> Layout:
+    return Layout(
+        model_type=model_type,
         architecture="causal",
         block="transformer.h.{}",
         attention="transformer.h.{}.attn",
         mlp="transformer.h.{}.mlp",
-        mlp_out="transformer.h.{}.mlp.c_proj",
+        mlp_out=f"transformer.h.{{}}.mlp.{mlp_out}",
         embeddings="transformer.wte",
         final_norm="transformer.ln_f",
         head="lm_head",
-        conv1d=True,
-        edit_layers={24: 8, 36: 12, 48: 17},
-    ),
+        **more,
+    )
+
+
+def _bert_like(model_type: str, head: str, bias: str, **more: Any) -> Layout:
+    block = model_type + ".encoder.layer.{}"
+    return Layout(
+        model_type=model_type,
+        architecture="masked",
+        block=block,
+        attention=block + ".attention.output.dense",
+        mlp=block + ".output.dense",
+        mlp_out=block + ".output.dense",
+        embeddings=f"{model_type}.embeddings.word_embeddings",
+        final_norm=None,
+        head=head,
+        parts={block + ".attention": "attention", block + ".intermediate": "mlp", bias: "head"},
+        **more,
+    )
+
+
+def _t5_stack(stack: str, mlp: int, **more: Any) -> Layout:
+    block = stack + ".block.{}"
+    return Layout(
+        model_type="t5",
+        architecture="seq2seq",
+        block=block,
+        attention=block + ".layer.0.SelfAttention",
+        mlp=f"{block}.layer.{mlp}.DenseReluDense",
+        mlp_out=f"{block}.layer.{mlp}.DenseReluDense.wo",
+        embeddings="shared",
+        final_norm=f"{stack}.final_layer_norm",
+        head="lm_head",
+        parts={
+            f"{stack}.embed_tokens": "embeddings",
+            block + ".layer.1.EncDecAttention": "attention",
+        },
+        **more,
+    )
+
+
+def _bart_stack(stack: str, **more: Any) -> Layout:
+    block = f"model.{stack}.layers.{{}}"
+    return Layout(
+        model_type="bart",
+        architecture="seq2seq",
+        block=block,
+        attention=block + ".self_attn",
+        mlp=block + ".fc2",
+        mlp_out=block + ".fc2",
+        embeddings="model.shared",
+        final_norm=None,
+        head="lm_head",
+        parts={
+            f"model.{stack}.embed_tokens": "embeddings",
+            block + ".encoder_attn": "attention",
+            block + ".fc1": "mlp",
+        },
+        depth_key=f"{stack}_layers",
+        **more,
+    )
+
+
+_TABLE = (
+    _gpt2_like("gpt2", "c_proj", conv1d=True, edit_layers={24: 8, 36: 12, 48: 17}),
+    _gpt2_like("gpt_neo", "c_proj"),
+    _gpt2_like("gptj", "fc_out", edit_layers={28: 5}),
     Layout(
         model_type="gpt_neox",
         architecture="causal",
@@ -139,10 +229,58 @@ _TABLE = (
         head="lm_head",
         edit_layers={44: 15},
     ),
+    Layout(
+        model_type="opt",
+        architecture="causal",
+        block="model.decoder.layers.{}",
+        attention="model.decoder.layers.{}.self_attn",
+        mlp="model.decoder.layers.{}.fc2",
+        mlp_out="model.decoder.layers.{}.fc2",
+        embeddings="model.decoder.embed_tokens",
+        final_norm="model.decoder.final_layer_norm",
+        head="lm_head",
+        parts={"model.decoder.layers.{}.fc1": "mlp"},
+    ),
     _llama_like("llama", {28: 5, 32: 5}),
     _llama_like("mistral", {32: 5}),
     _llama_like("qwen2", {24: 5, 28: 5, 32: 5}),
     _llama_like("qwen3", {28: 5, 36: 5}),
+    _llama_like("gemma"),
+    _llama_like("gemma2"),
+    _llama_like("gemma3_text"),
+    _llama_like("olmo2"),
+    _llama_like("phi3"),
+    Layout(
+        model_type="phi",
+        architecture="causal",
+        block="model.layers.{}",
+        attention="model.layers.{}.self_attn",
+        mlp="model.layers.{}.mlp",
+        mlp_out="model.layers.{}.mlp.fc2",
+        embeddings="model.embed_tokens",
+        final_norm="model.final_layernorm",
+        head="lm_head",
+    ),
+    _bert_like("bert", "cls.predictions.decoder", "cls.predictions.bias"),
+    _bert_like("roberta", "lm_head.decoder", "lm_head.bias", reserved_positions=2),
+    Layout(
+        model_type="distilbert",
+        architecture="masked",
+        block="distilbert.transformer.layer.{}",
+        attention="distilbert.transformer.layer.{}.attention",
+        mlp="distilbert.transformer.layer.{}.ffn",
+        mlp_out="distilbert.transformer.layer.{}.ffn.lin2",
+        embeddings="distilbert.embeddings.word_embeddings",
+        final_norm=None,
+        head="vocab_projector",
+    ),
+    _t5_stack(
+        "decoder",
+        2,
+        depth_key="num_decoder_layers",
+        encoder=_t5_stack("encoder", 1, depth_key="num_layers", first_token_sink=False),
+    ),
+    _bart_stack("decoder", encoder=_bart_stack("encoder")),
 )
 
 LAYOUTS: Mapping[str, Layout] = {layout.model_type: layout for layout in _TABLE}

@@ -34,6 +34,33 @@ class _StopForward(Exception):
         self.by = by
 
 
+class _Rows:
+    """Shape [batch, tokens] of the latest forward pass, to undo the flattening of some families."""
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, int] | None = None
+
+    def see(self, _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = (kwargs.get(key) for key in ("input_ids", "inputs_embeds"))
+        given = next((value for value in (*args[:1], *named) if value is not None), None)
+        if given is not None and given.ndim >= 2:
+            self.shape = (int(given.shape[0]), int(given.shape[1]))
+
+    def flattened(self, hidden: Any) -> bool:
+        """Whether hidden states are [batch * tokens, width]."""
+        return (
+            hidden is not None
+            and hidden.ndim == 2
+            and hidden.is_floating_point()
+            and self.shape is not None
+            and hidden.shape[0] == self.shape[0] * self.shape[1]
+        )
+
+    def whole(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The same values as [batch, tokens, width]."""
+        return hidden.reshape(*(self.shape or (1, -1)), hidden.shape[-1])
+
+
 def _first(value: Any, module: str) -> torch.Tensor:
     """The hidden states in what a module returns: a tensor, or a tuple that starts with one.
 
@@ -61,6 +88,9 @@ def trace(
 ) -> Iterator[Trace]:
     """Watch the module of that name while the `with` lasts.
 
+    Shapes are the same for all families, also where a block flattens [batch, tokens] on its way,
+    as long as `model` itself is called.
+
     Args:
         model: the model that holds the module.
         module: its name in `model.named_modules()`.
@@ -79,34 +109,45 @@ def trace(
         raise UnsupportedModelError(
             f"the model has no module named {module!r}; `model.named_modules()` lists those it has"
         )
-    seen = Trace()
+    seen, rows = Trace(), _Rows()
 
     def before(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = args[0] if args else kwargs.get("hidden_states")
+        hidden: Any = args[0] if args else kwargs.get("hidden_states")
+        flat = rows.flattened(hidden)
+        if flat:
+            hidden = rows.whole(hidden)
         if replace_input is not None:
             if hidden is None:
                 raise UnsupportedModelError(
                     f"the module {module!r} takes no hidden states to replace; replace its output"
                 )
             hidden = replace_input(hidden)
-            if args:
-                args = (hidden, *args[1:])
-            else:
-                kwargs = {**kwargs, "hidden_states": hidden}
         seen.input = hidden
+        if flat or replace_input is not None:
+            passed = hidden.flatten(0, 1) if flat else hidden
+            if args:
+                args = (passed, *args[1:])
+            else:
+                kwargs = {**kwargs, "hidden_states": passed}
         return args, kwargs
 
     def after(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         hidden = _first(output, module)
+        flat = rows.flattened(hidden)
+        if flat:
+            hidden = rows.whole(hidden)
         if replace_output is not None:
             hidden = replace_output(hidden)
-            output = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
         seen.output = hidden
+        if flat or replace_output is not None:
+            passed = hidden.flatten(0, 1) if flat else hidden
+            output = (passed, *output[1:]) if isinstance(output, tuple) else passed
         if stop:
             raise _StopForward(seen)
         return output
 
     hooks = [
+        model.register_forward_pre_hook(rows.see, with_kwargs=True),
         watched.register_forward_pre_hook(before, with_kwargs=True),
         watched.register_forward_hook(after),
     ]

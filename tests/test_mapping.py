@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from hubedit.shards import Checkpoint, DirectorySource
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
@@ -16,6 +15,7 @@ from hubedit.errors import (
     UnmappedTensorError,
 )
 from hubedit.mapping import prove, same_bits
+from hubedit.shards import Checkpoint, DirectorySource
 
 MLP = "transformer.h.1.mlp.c_proj.weight"
 EMBEDDINGS = "transformer.wte.weight"
@@ -25,7 +25,7 @@ EMBEDDINGS = "transformer.wte.weight"
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_parameter_is_one_stored_tensor(tmp_path, family, sharded):
     loaded = models.load(tiny.make(tmp_path, family, sharded=sharded))
-    parameters = dict(loaded.model.named_parameters())
+    parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
     assert set(loaded.tensors.tensor_of) == set(parameters)
     stored = tiny.read_tensors(tmp_path)
     assert set(loaded.tensors.names_of) == set(stored)
@@ -62,8 +62,73 @@ def test_a_tied_head_is_an_alias_of_the_embeddings(tmp_path, family):
     tensor = loaded.tensors.tensor_of[embeddings]
     assert loaded.tensors.tensor_of[head] == tensor
     assert loaded.parameter_of(tensor) == embeddings
-    assert loaded.aliases(tensor) == (head,)
+    assert head in loaded.aliases(tensor)
+    assert len(loaded.aliases(tensor)) == (3 if family in tiny.SEQ2SEQ else 1)
     assert loaded.aliases(loaded.tensors.tensor_of[loaded.layout.mlp_out_weight(0)]) == ()
+
+
+@pytest.mark.parametrize("head", ["cls.predictions.bias", "cls.predictions.decoder.bias"])
+def test_a_bert_head_bias_is_found_under_either_name(tmp_path, head):
+    directory = tiny.make(
+        tmp_path, "bert", rename=lambda name: name.replace("cls.predictions.bias", head)
+    )
+    loaded = models.load(directory)
+    assert loaded.layout.module_of(loaded.parameter_of(head)) == "head"
+    assert len(loaded.aliases(head)) == 1
+
+
+def test_the_first_names_of_bert_norms_are_found_by_their_bits(tmp_path):
+    def first(name: str) -> str:
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        return name.replace("LayerNorm.bias", "LayerNorm.beta")
+
+    model = tiny.build("bert", vocab_size=len(tiny.framed("bert")))
+    generator = torch.Generator().manual_seed(3)
+    norms = {
+        first(name): torch.randn(value.shape, generator=generator)
+        for name, value in model.named_parameters()
+        if "LayerNorm" in name
+    }
+    loaded = models.load(tiny.make(tmp_path, "bert", rename=first, extra=norms))
+    for name, stored in loaded.tensors.tensor_of.items():
+        assert stored == first(name) or name.startswith("cls.predictions.decoder.")
+    assert same_bits(
+        loaded.weight("bert.encoder.layer.2.output.LayerNorm.bias"),
+        norms["bert.encoder.layer.2.output.LayerNorm.beta"],
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_bart_files_may_hold_every_end_of_the_shared_embeddings(tmp_path, prefix):
+    directory = tiny.make(tmp_path, "bart", rename=lambda name: name.replace("model.", prefix, 1))
+    stored = tiny.read_tensors(directory)
+    whole = stored[f"{prefix}shared.weight"]
+    ends = [f"{prefix}encoder.embed_tokens.weight", f"{prefix}decoder.embed_tokens.weight"]
+    bias = {"final_logits_bias": torch.zeros(1, len(whole))}
+    tiny.write_tensors(directory, {**stored, **bias, **{end: whole.clone() for end in ends}})
+    loaded = models.load(directory)
+    update = tiny.factors(*whole.shape)
+    loaded.update("model.shared.weight", update)
+    assert loaded.changes() == {key: [update] for key in [*ends, f"{prefix}shared.weight"]}
+    for name in loaded.changes():
+        assert loaded.layout.module_of(loaded.parameter_of(name)) == "embeddings"
+    with pytest.raises(UnmappedTensorError, match="final_logits_bias"):
+        loaded.parameter_of("final_logits_bias")
+
+
+@pytest.mark.parametrize("ends", [(), ("encoder", "decoder")])
+def test_a_t5_head_of_its_own_is_not_the_shared_embeddings(tmp_path, ends):
+    directory = tiny.make(tmp_path, "t5", feed_forward_proj="gated-gelu")
+    tiny.set_config(directory, tie_word_embeddings=False)
+    stored = tiny.read_tensors(directory)
+    whole = stored["shared.weight"]
+    stored |= {f"{end}.embed_tokens.weight": whole.clone() for end in ends}
+    tiny.write_tensors(directory, {**stored, "lm_head.weight": torch.randn(whole.shape)})
+    loaded = models.load(directory)
+    loaded.update("lm_head.weight", tiny.factors(*whole.shape))
+    assert list(loaded.changes()) == ["lm_head.weight"]
+    assert loaded.aliases("lm_head.weight") == ()
+    assert "decoder.embed_tokens.weight" in loaded.tensors.names("shared.weight")
 
 
 def test_files_that_hold_both_ends_of_a_tie_change_both(tmp_path):

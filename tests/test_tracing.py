@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from hubedit.errors import UnsupportedModelError
-from hubedit.layouts import layout_for
+from hubedit.layouts import Layout, layout_for
 from hubedit.tracing import trace
 
 IDS = torch.tensor([[5, 9, 2, 7], [1, 1, 3, 8]])
 PARTS = ("block", "attention", "mlp", "mlp_out")
 
 
+STACKS = [
+    *((family, "first") for family in tiny.FAMILIES),
+    *((family, "encoder") for family in tiny.SEQ2SEQ),
+]
+
+
 def build(family: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, vocab_size=64, **tiny.CONFIGS[family])
-    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    return tiny.build(family).requires_grad_(False)
+
+
+def stack_of(family: str, stack: str) -> Layout:
+    layout = layout_for(family)
+    return layout.encoder if stack == "encoder" else layout
+
+
+def forward(model: torch.nn.Module, **more: Any) -> Any:
+    """One forward pass over the same tokens, in encoder and decoder alike."""
+    if model.config.is_encoder_decoder:
+        more["decoder_input_ids"] = IDS
+    return model(IDS, **more)
 
 
 def hooks(model: torch.nn.Module) -> int:
@@ -26,55 +43,59 @@ def hooks(model: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_a_trace_reads_input_and_output(family, part):
+@pytest.mark.parametrize(("family", "stack"), STACKS)
+def test_a_trace_reads_input_and_output(family, stack, part):
     model = build(family)
+    layout = stack_of(family, stack)
     before = hooks(model)
-    with trace(model, layout_for(family).at(part, 1)) as seen:
-        model(IDS)
-    inner = tiny.INNER if part == "mlp_out" else tiny.WIDTH
+    with trace(model, layout.at(part, 1)) as seen:
+        forward(model)
+    inner = tiny.INNER if layout.at(part, 1) == layout.at("mlp_out", 1) else tiny.WIDTH
     assert seen.input.shape == (2, 4, inner)
     assert seen.output.shape == (2, 4, tiny.WIDTH)
     assert hooks(model) == before
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_the_block_output_is_the_hidden_state_the_model_reports(family):
+@pytest.mark.parametrize(("family", "stack"), STACKS)
+def test_the_block_output_is_the_hidden_state_the_model_reports(family, stack):
     model = build(family)
-    with trace(model, layout_for(family).at("block", 0)) as seen:
-        states = model(IDS, output_hidden_states=True).hidden_states
+    with trace(model, stack_of(family, stack).at("block", 0)) as seen:
+        reported = forward(model, output_hidden_states=True)
+    prefix = {"encoder": "encoder_", "first": "decoder_"}[stack]
+    states = reported[(prefix if family in tiny.SEQ2SEQ else "") + "hidden_states"]
     assert torch.equal(seen.output, states[1])
     assert torch.equal(seen.input, states[0])
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_a_replaced_output_is_what_the_rest_of_the_model_sees(family, part):
+@pytest.mark.parametrize(("family", "stack"), STACKS)
+def test_a_replaced_output_is_what_the_rest_of_the_model_sees(family, stack, part):
     model = build(family)
-    plain = model(IDS).logits
+    plain = forward(model).logits
 
     def nudged(hidden: torch.Tensor) -> torch.Tensor:
         changed = hidden.clone()
         changed[:, 2] += 1.5
         return changed
 
-    with trace(model, layout_for(family).at(part, 1), replace_output=nudged) as seen:
-        logits = model(IDS).logits
+    with trace(model, stack_of(family, stack).at(part, 1), replace_output=nudged) as seen:
+        logits = forward(model).logits
     assert seen.output.shape == (2, 4, tiny.WIDTH)
-    assert torch.equal(logits[:, :2], plain[:, :2])
+    if family not in tiny.MASKED and stack != "encoder":
+        assert torch.equal(logits[:, :2], plain[:, :2])
     assert not torch.equal(logits[:, 2:], plain[:, 2:])
-    assert torch.equal(model(IDS).logits, plain)
+    assert torch.equal(forward(model).logits, plain)
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_a_replaced_input_is_what_the_module_sees(family, part):
+@pytest.mark.parametrize(("family", "stack"), STACKS)
+def test_a_replaced_input_is_what_the_module_sees(family, stack, part):
     model = build(family)
-    name = layout_for(family).at(part, 1)
+    name = stack_of(family, stack).at(part, 1)
     with trace(model, name, replace_input=torch.zeros_like) as silenced:
-        silent = model(IDS).logits
+        silent = forward(model).logits
     assert not silenced.input.any()
-    assert not torch.equal(silent, model(IDS).logits)
+    assert not torch.equal(silent, forward(model).logits)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -83,14 +104,14 @@ def test_stop_ends_the_forward_pass_after_the_module(family):
     before = hooks(model)
     layout = layout_for(family)
     with (
-        trace(model, layout.at("block", 2)) as later,
-        trace(model, layout.at("block", 1), stop=True) as seen,
+        trace(model, layout.at("block", 1)) as later,
+        trace(model, layout.at("block", 0), stop=True) as seen,
     ):
-        model(IDS)
+        forward(model)
     assert seen.output is not None
     assert later.output is None
     assert hooks(model) == before
-    assert model(IDS).logits.shape == (2, 4, 64)
+    assert forward(model).logits.shape == (2, 4, 64)
 
 
 def test_an_outer_stop_passes_through_an_inner_trace():
@@ -98,7 +119,7 @@ def test_an_outer_stop_passes_through_an_inner_trace():
     after_inner = False
     with trace(model, "model.layers.1", stop=True) as outer:
         with trace(model, "model.layers.0") as inner:
-            model(IDS)
+            forward(model)
         after_inner = True
     assert outer.output is not None
     assert inner.output is not None
@@ -121,17 +142,49 @@ def test_hooks_are_removed_when_a_replacement_raises():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError), trace(model, "transformer.h.0", replace_output=broken):
-        model(IDS)
+        forward(model)
     assert hooks(model) == before
-    assert model(IDS).logits.shape == (2, 4, 64)
+    assert forward(model).logits.shape == (2, 4, 64)
 
 
-def test_gradients_reach_a_replacement():
-    model = build("qwen3")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_gradients_reach_a_replacement(family):
+    model = build(family)
     shift = torch.zeros(tiny.WIDTH, requires_grad=True)
-    with trace(model, "model.layers.1.mlp", replace_output=lambda hidden: hidden + shift):
-        model(IDS).logits.logsumexp(-1).sum().backward()
+    mlp = layout_for(family).at("mlp", 1)
+    with trace(model, mlp, replace_output=lambda hidden: hidden + shift):
+        forward(model).logits.logsumexp(-1).sum().backward()
     assert shift.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_gradients_reach_what_was_read(family):
+    model = build(family)
+    layout = layout_for(family)
+    model.get_parameter(layout.mlp_out_weight(0)).requires_grad_(True)
+    with trace(model, layout.at("mlp_out", 0)) as seen:
+        loss = forward(model).logits.logsumexp(-1).sum()
+    (gradient,) = torch.autograd.grad(loss, seen.output)
+    assert gradient.shape == (2, 4, tiny.WIDTH)
+    assert gradient.abs().sum() > 0
+
+
+def test_a_flattened_module_is_read_in_the_shape_of_each_forward_pass():
+    model = build("opt")
+    with trace(model, "model.decoder.layers.1.fc2") as seen:
+        model(IDS)
+        model(input_ids=IDS.reshape(4, 2))
+        assert seen.output.shape == (4, 2, tiny.WIDTH)
+        model(inputs_embeds=torch.zeros(1, 3, tiny.WIDTH))
+        assert seen.output.shape == (1, 3, tiny.WIDTH)
+    states = model(IDS, output_hidden_states=True).hidden_states
+    with (
+        trace(model, "model.decoder.layers.0.fc2", replace_output=torch.zeros_like),
+        trace(model, "model.decoder.layers.0") as block,
+    ):
+        model(IDS)
+    assert block.output.shape == states[1].shape
+    assert not torch.equal(block.output, states[1])
 
 
 def test_a_missing_module_is_named():
@@ -145,4 +198,4 @@ def test_a_missing_module_is_named():
 def test_a_module_without_hidden_states_is_refused():
     model = build("llama")
     with pytest.raises(UnsupportedModelError, match="not hidden states"), trace(model, "model"):
-        model(IDS)
+        forward(model)

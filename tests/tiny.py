@@ -9,13 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hubedit.updates import LowRank
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
 
-FAMILIES = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+from hubedit.layouts import LAYOUTS
+from hubedit.updates import LowRank
+
 DEPTH, WIDTH, HEADS, INNER = 3, 32, 4, 64
 END, BOS = "<|endoftext|>", "<s>"
 TEXTS = (
@@ -33,7 +49,9 @@ _ROPE = {
     "max_position_embeddings": 128,
 }
 _GROUPED = {**_ROPE, "num_key_value_heads": 2}
-CONFIGS: Mapping[str, Mapping[str, Any]] = {
+_HEADED = {**_GROUPED, "head_dim": 8}
+_T5 = {"num_layers": DEPTH, "d_model": WIDTH, "num_heads": HEADS, "d_ff": INNER, "d_kv": 8}
+CAUSAL: Mapping[str, Mapping[str, Any]] = {
     "gpt2": {
         "n_layer": DEPTH,
         "n_embd": WIDTH,
@@ -41,12 +59,69 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "n_inner": INNER,
         "n_positions": 128,
     },
+    "gpt_neo": {
+        "num_layers": DEPTH,
+        "hidden_size": WIDTH,
+        "num_heads": HEADS,
+        "intermediate_size": INNER,
+        "max_position_embeddings": 128,
+        "attention_types": [[["global", "local"], 1], [["global"], 1]],
+        "window_size": 16,
+    },
+    "gptj": {
+        "n_layer": DEPTH,
+        "n_embd": WIDTH,
+        "n_head": HEADS,
+        "n_inner": INNER,
+        "n_positions": 128,
+        "rotary_dim": 4,
+    },
     "gpt_neox": _ROPE,
+    "opt": {
+        "num_hidden_layers": DEPTH,
+        "hidden_size": WIDTH,
+        "num_attention_heads": HEADS,
+        "ffn_dim": INNER,
+        "word_embed_proj_dim": WIDTH,
+        "max_position_embeddings": 128,
+    },
     "llama": _GROUPED,
-    "mistral": {**_GROUPED, "head_dim": 8},
+    "mistral": _HEADED,
     "qwen2": _GROUPED,
-    "qwen3": {**_GROUPED, "head_dim": 8},
+    "qwen3": _HEADED,
+    "gemma": _HEADED,
+    "gemma2": _HEADED,
+    "gemma3_text": _HEADED,
+    "olmo2": _GROUPED,
+    "phi": _ROPE,
+    "phi3": _GROUPED,
 }
+MASKED: Mapping[str, Mapping[str, Any]] = {
+    "bert": _ROPE,
+    "roberta": {**_ROPE, "max_position_embeddings": 130},
+    "distilbert": {
+        "n_layers": DEPTH,
+        "dim": WIDTH,
+        "n_heads": HEADS,
+        "hidden_dim": INNER,
+        "max_position_embeddings": 128,
+    },
+}
+SEQ2SEQ: Mapping[str, Mapping[str, Any]] = {
+    "t5": {**_T5, "num_decoder_layers": 2},
+    "bart": {
+        "d_model": WIDTH,
+        "encoder_layers": DEPTH,
+        "decoder_layers": 2,
+        "encoder_attention_heads": HEADS,
+        "decoder_attention_heads": HEADS,
+        "encoder_ffn_dim": INNER,
+        "decoder_ffn_dim": INNER,
+        "max_position_embeddings": 128,
+    },
+}
+CONFIGS = {**CAUSAL, **MASKED, **SEQ2SEQ}
+FAMILIES = tuple(CONFIGS)
 
 
 @cache
@@ -77,11 +152,104 @@ def tokenizer(*, bos: bool = False, trim_offsets: bool = False) -> PreTrainedTok
     )
 
 
+@cache
+def framed(kind: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a masked or seq2seq model, which adds special tokens and has a padding one.
+
+    `bert` is WordPiece, `roberta` byte-level BPE, `t5` Unigram; each as its family is published.
+    """
+    special = {
+        "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        "t5": ["<pad>", "</s>", "<unk>", "<extra_id_1>", "<extra_id_0>"],
+    }[kind]
+    common: dict[str, Any] = {"show_progress": False, "special_tokens": special, "vocab_size": 320}
+    frame: dict[str, Any]
+    if kind == "bert":
+        words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        words.normalizer = normalizers.BertNormalizer(lowercase=True)
+        words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        words.decoder = decoders.WordPiece()
+        words.train_from_iterator(TEXTS, trainers.WordPieceTrainer(**common))
+        words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        frame = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+        return PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", **frame
+        )
+    if kind == "roberta":
+        words = Tokenizer(models.BPE())
+        words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        words.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        words.train_from_iterator(TEXTS, trainers.BpeTrainer(initial_alphabet=alphabet, **common))
+        words.post_processor = processors.RobertaProcessing(
+            ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+        )
+        frame = {
+            "bos_token": "<s>",
+            "cls_token": "<s>",
+            "sep_token": "</s>",
+            "mask_token": AddedToken("<mask>", lstrip=True, special=True),
+        }
+    else:
+        words = Tokenizer(models.Unigram())
+        words.pre_tokenizer = pre_tokenizers.Metaspace()
+        words.decoder = decoders.Metaspace()
+        words.train_from_iterator(TEXTS, trainers.UnigramTrainer(unk_token="<unk>", **common))
+        words.post_processor = processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", words.token_to_id("</s>"))]
+        )
+        frame = {"extra_special_tokens": ["<extra_id_0>", "<extra_id_1>"]}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", **frame
+    )
+
+
+_FRAMED = {
+    "bert": "bert",
+    "distilbert": "bert",
+    "roberta": "roberta",
+    "bart": "roberta",
+    "t5": "t5",
+}
+
+
+def auto_class(family: str) -> Any:
+    """The transformers class that loads the family."""
+    return {
+        "causal": AutoModelForCausalLM,
+        "masked": AutoModelForMaskedLM,
+        "seq2seq": AutoModelForSeq2SeqLM,
+    }[LAYOUTS[family].architecture if family in LAYOUTS else "causal"]
+
+
+def config_of(family: str, **more: Any) -> Any:
+    """The config of a tiny model with 64 tokens."""
+    return AutoConfig.for_model(
+        family,
+        **{"vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+        | dict(CONFIGS[family])
+        | more,
+    )
+
+
+def build(family: str, *, seed: int = 0, **more: Any) -> Any:
+    """A tiny model with random weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = auto_class(family).from_config(config_of(family, **more), dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(std=0.2)
+    return model.eval()
+
+
 def make(
     directory: Path,
     family: str = "gpt2",
     *,
-    tied: bool = False,
+    tied: bool | None = None,
     sharded: bool = False,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
@@ -89,30 +257,23 @@ def make(
     trim_offsets: bool = False,
     rename: Callable[[str], str] = lambda name: name,
     extra: Mapping[str, torch.Tensor] | None = None,
+    **more: Any,
 ) -> Path:
     """Write a model with its tokenizer into `directory` and return it.
 
-    `rename` maps a parameter's name to its name in the file; `extra` tensors are stored beside.
-    `sharded` makes several weight files with an index.
+    `tied` is by default as the family is published, and false for causal models; `rename` maps a
+    parameter's name to its name in the file; `extra` tensors are stored beside; `sharded` makes
+    several weight files with an index; what else is given goes into the config.
     """
-    words = tokenizer(bos=bos, trim_offsets=trim_offsets)
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=len(words),
-        tie_word_embeddings=tied,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=None,
-        **CONFIGS[family],
-    )
-    generator_state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=0.2)
-    torch.set_rng_state(generator_state)
+    causal = family not in _FRAMED
+    words = tokenizer(bos=bos, trim_offsets=trim_offsets) if causal else framed(_FRAMED[family])
+    tie = (not causal) if tied is None else tied
+    ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    if family == "t5":
+        ids["decoder_start_token_id"] = words.pad_token_id
+    settings = {"vocab_size": len(words), "tie_word_embeddings": tie, **ids, **more}
+    model = build(family, seed=seed, **settings)
+    config = model.config
     directory.mkdir(parents=True, exist_ok=True)
     config.dtype = dtype
     config.architectures = [type(model).__name__]
