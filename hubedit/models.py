@@ -63,9 +63,6 @@ def load(
     checkpoint = Checkpoint.open(DirectorySource(directory))
     tokenizer = _tokenizer(directory)
     model = _pretrained(directory, layout.architecture, dtype or "float32")
-    for parameter in model.parameters():
-        # Loaded as they are stored, parameters are views of the mapped file and change with it.
-        parameter.data = parameter.data.clone()
     tensors = prove(model, checkpoint)
     modules = dict(model.named_modules())
     head: object = model.get_output_embeddings()
@@ -194,6 +191,9 @@ def _pretrained(directory: Path, architecture: Architecture, dtype: str) -> Any:
             + (f" and {len(missing) - 1} more parameters" if len(missing) > 1 else "")
             + ", which would be made up on loading; start from a complete checkpoint"
         )
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Loaded as they are stored, they are views of the mapped file and change with it.
+        tensor.data = tensor.data.clone()
     return model.eval()
 
 

@@ -11,13 +11,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hubedit import models
+from hubedit.delta import Delta, encode
 from hubedit.errors import (
     ConfigError,
     UnmappedTensorError,
     UnsupportedModelError,
 )
 from hubedit.layouts import LAYOUTS
-from hubedit.mapping import from_torch, same_bits
+from hubedit.mapping import from_torch, same_bits, to_torch
+from hubedit.shards import materialize
 
 MLP = "transformer.h.1.mlp.c_proj.weight"
 EMBEDDINGS = "transformer.wte.weight"
@@ -98,6 +100,75 @@ def test_loading_opens_no_connection(gpt2, monkeypatch):
 def test_loading_writes_nothing_to_the_terminal(gpt2, capfd):
     models.load(gpt2)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_for_use_does_not_change_with_its_file(gpt2, tmp_path):
+    directory = tiny.make(tmp_path)
+    used, _ = models.load_for_use(directory)
+    before = {name: value.clone() for name, value in used.state_dict().items()}
+    weights = directory / "model.safetensors"
+    size = weights.stat().st_size
+    with weights.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\x11" * (size // 2))
+    assert all(torch.equal(value, before[name]) for name, value in used.state_dict().items())
+
+
+VARIANTS = [
+    *((family, {}) for family in tiny.FAMILIES),
+    ("gpt2", {"sharded": True, "dtype": torch.bfloat16}),
+    ("opt", {"word_embed_proj_dim": 16, "do_layer_norm_before": False, "tied": True}),
+    ("gptj", {"dtype": torch.float16}),
+    ("gemma", {"sharded": True, "dtype": torch.bfloat16, "tied": True}),
+    ("bert", {"sharded": True, "dtype": torch.bfloat16}),
+    ("roberta", {"tied": False}),
+    ("t5", {"sharded": True, "dtype": torch.bfloat16}),
+    ("t5", {"feed_forward_proj": "gated-gelu"}),
+    ("t5", {"dtype": torch.float16}),
+    ("bart", {"sharded": True, "dtype": torch.bfloat16}),
+]
+
+
+@pytest.mark.parametrize(("family", "how"), VARIANTS)
+def test_an_edit_of_any_family_comes_back_bit_for_bit(tmp_path, family, how):
+    directory = tiny.make(tmp_path / "base", family, **how)
+    model = models.load(directory)
+    layout = model.layout
+    parameters = [layout.mlp_out_weight(1)]
+    if layout.encoder is not None:
+        parameters.append(layout.encoder.mlp_out_weight(2))
+    for parameter in parameters:
+        model.update(parameter, tiny.factors(*model.weight(parameter).shape, rank=2))
+    changes = model.changes()
+    assert [model.parameter_of(name) for name in changes] == sorted(parameters)
+    encoded = encode(changes, model.start)
+    assert {choice.kind for choice in encoded.choices} == {"low_rank"}
+
+    (tmp_path / "delta.safetensors").write_bytes(encoded.delta.to_bytes())
+    delta = Delta.read(tmp_path / "delta.safetensors")
+    rebuilt = {name: delta.apply(name, model.checkpoint.read(name)) for name in delta}
+    assert {name: tensor.sha256() for name, tensor in rebuilt.items()} == {
+        name: tensor.sha256() for name, tensor in encoded.after.items()
+    }
+    whole = tmp_path / "whole"
+    materialize(directory, whole, rebuilt)
+
+    before, after = tiny.read_tensors(directory), tiny.read_tensors(whole)
+    assert {name for name in before if not same_bits(before[name], after[name])} == set(changes)
+    plain = tiny.auto_class(family).from_pretrained(whole)
+    used, _ = models.load_for_use(directory, rebuilt)
+    model.restore()
+    for name, value in rebuilt.items():
+        model.set_tensor(name, value)
+    for (name, one), (_, other) in zip(
+        plain.named_parameters(), used.named_parameters(), strict=True
+    ):
+        assert same_bits(one.detach(), other.detach()), name
+        assert same_bits(one.detach().float(), model.weight(name).detach()), name
+    for name, tensor in rebuilt.items():
+        stored = to_torch(tensor)
+        live = plain.get_parameter(model.parameter_of(name)).detach()
+        assert same_bits(live, stored.to(live.dtype)), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
