@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def apply(
     with at_rest(model.model):
         prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
         run.record("prefixes", prefixes)
-        texts = gather_texts(model, config, run)
+        texts = gather_texts(model, site, config, run)
         moment = second_moment(model, site, texts, config, run) if config.covariance else None
         run.record(
             "statistics",
@@ -47,104 +48,125 @@ def apply(
         )
         directions = Directions(moment.matrix if moment else None, config.ridge)
         canary = Canary(model, texts.held_out, rows)
+        editing = _Editing(model, site, config, run, prefixes, directions, canary)
         figures: list[dict[str, Any]] = []
         for number, row in enumerate(rows, start=1):
-            figures.append(
-                _rewrite(model, site, row, number, prefixes, directions, canary, config, run)
-            )
+            figures.append(editing.rewrite(row, number))
             run.record("rows", figures)
 
 
-def _rewrite(
-    model: hubedit.EditableModel,
-    site: Site,
-    row: hubedit.FactEdit,
-    number: int,
-    prefixes: Sequence[str],
-    directions: Directions,
-    canary: Canary,
-    config: RomeConfig,
-    run: hubedit.RunContext,
-) -> dict[str, Any]:
-    """Make one row on the model as it is now; returns its figures for the manifest."""
-    name = f"row {number} (“{row.text}”)"
-    everywhere = place_all(model, row, prefixes)
-    contexts = everywhere
-    if config.keys == "averaged" and model.layout.first_token_sink:
+@dataclass(frozen=True)
+class _Editing:
+    """What all rows of a run share."""
+
+    model: hubedit.EditableModel
+    site: Site
+    config: RomeConfig
+    run: hubedit.RunContext
+    prefixes: Sequence[str]
+    directions: Directions
+    canary: Canary
+
+    def rewrite(self, row: hubedit.FactEdit, number: int) -> dict[str, Any]:
+        """Make one row on the model as it is now; returns its figures for the manifest."""
+        name = f"row {number} (“{row.text}”)"
+        everywhere = place_all(self.model, row, self.prefixes)
+        contexts = self.usable(everywhere, name)
+        keys = read_keys(self.model, self.site, contexts)
+        average = keys.mean(0)
+        key = average if self.config.keys == "averaged" else keys[0]
+        u = self.directions.of(average)
+        self.guard_key(u, key, name)
+
+        held = None
+        if self.config.preserve == "attributes":
+            answers = answers_of(self.model, row, everywhere[0])
+            held = texts_on_subject(self.model, row, answers, self.config, self.run)
+        with self.run.progress(f"v* {number}", total=self.config.steps) as bar:
+            value = optimise(self.model, self.site, row, contexts, held, self.config, bar)
+
+        update = rank_one(u, key, value.delta)
+        left, right = (update.u, update.r) if self.site.conv1d else (update.r, update.u)
+        left, right = left.float()[:, None], right.float()[None, :]
+        tried = self.guard_update(left, right, everywhere[0], name)
+        factors = hubedit.LowRank(left.cpu().numpy(), right.cpu().numpy())
+        self.model.update(self.site.weight, factors)
+        figures = {
+            "loss": value.loss,
+            "optimised_probability": value.probability,
+            "denominator": update.denominator,
+            "cosine": update.cosine,
+            **tried,
+        }
+        return {
+            "layer": self.site.layer,
+            "contexts": len(contexts),
+            "steps": value.steps,
+            "reached": (tried["probability"] or 0.0) >= self.config.min_probability,
+            **{name: _finite(figure) for name, figure in figures.items()},
+        }
+
+    def usable(self, everywhere: Sequence[Context], name: str) -> Sequence[Context]:
+        """The contexts whose keys tell something of the subject."""
+        if self.config.keys == "original" or not self.model.layout.first_token_sink:
+            return everywhere
         contexts = with_something_before(everywhere)
         if len(contexts) < len(everywhere):
-            run.log(
+            self.run.log(
                 f"{name}: the subject is the first token, where keys say nothing of it; "
                 "the edit is made for the prompt with words before it"
             )
+        return contexts
 
-    keys = read_keys(model, site, contexts)
-    average = keys.mean(0)
-    key = average if config.keys == "averaged" else keys[0]
-    u = directions.of(average)
-    _, cosine = denominator_of(u, key)
-    if not cosine >= config.min_cosine:
-        stop(
-            run,
-            f"{name}: the key is nearly orthogonal to the update's direction (cosine {cosine:.2g}, "
-            f"limit {config.min_cosine:g}), so the update would be huge; write words before the "
-            "subject, or use keys=averaged and a larger ridge",
-        )
+    def guard_key(self, u: torch.Tensor, key: torch.Tensor, name: str) -> None:
+        """Stop if the key is nearly orthogonal to the direction: the update would be huge."""
+        _, cosine = denominator_of(u, key)
+        if not cosine >= self.config.min_cosine:
+            stop(
+                self.run,
+                f"{name}: the key is nearly orthogonal to the update's direction (cosine "
+                f"{cosine:.2g}, limit {self.config.min_cosine:g}), so the update would be huge; "
+                "write words before the subject, or use keys=averaged and a larger ridge",
+            )
 
-    held = None
-    if config.preserve == "attributes":
-        answers = answers_of(model, row, everywhere[0])
-        held = texts_on_subject(model, row, answers, config, run)
-    with run.progress(f"v* {number}", total=config.steps) as bar:
-        value = optimise(model, site, row, contexts, held, config, bar)
+    def guard_update(
+        self, left: torch.Tensor, right: torch.Tensor, bare: Context, name: str
+    ) -> dict[str, float | None]:
+        """Try the update on the weight, take it back, and stop if it is too large or does damage.
 
-    update = rank_one(u, key, value.delta)
-    weight = model.weight(site.weight)
-    left, right = (update.u, update.r) if site.conv1d else (update.r, update.u)
-    left, right = left.float()[:, None], right.float()[None, :]
-    if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
-        raise hubedit.MethodError(f"{name}: the update is not finite; use keys=averaged")
-    ratio = float(left.norm()) * float(right.norm()) / float(weight.detach().float().norm())
-    if ratio > config.max_norm_ratio:
-        stop(
-            run,
-            f"{name}: the update is {ratio:.2g} times as large as the weight (limit "
-            f"{config.max_norm_ratio:g}); use a smaller clamp_factor or another layer",
-        )
-    with trial(weight, (left @ right).to(weight.device)):
-        probability = target_probability(model, everywhere[0])
-        growth = canary.ratio(model)
-    if growth is not None and growth > config.max_canary_ratio:
-        stop(
-            run,
-            f"{name}: the perplexity on {len(canary.texts)} held-out texts would grow "
-            f"{growth:.3g} times (limit {config.max_canary_ratio:g}); use a smaller "
-            "clamp_factor or another layer",
-        )
-    reached = probability >= config.min_probability
-    if not reached:
-        run.log(
-            f"{name}: the target's probability is only {probability:.2g} after the edit; "
-            "try more steps, a larger clamp_factor or another layer"
-        )
-    model.update(site.weight, hubedit.LowRank(left.cpu().numpy(), right.cpu().numpy()))
-    return {
-        "layer": site.layer,
-        "steps": value.steps,
-        "loss": _finite(value.loss),
-        "optimised_probability": _finite(value.probability),
-        "probability": _finite(probability),
-        "reached": reached,
-        "denominator": _finite(update.denominator),
-        "cosine": _finite(cosine),
-        "norm_ratio": _finite(ratio),
-        "canary_ratio": None if growth is None else _finite(growth),
-        "contexts": len(contexts),
-    }
+        Returns the target's probability, ‖ΔW‖/‖W‖ and the growth of the perplexity.
+        """
+        if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
+            raise hubedit.MethodError(f"{name}: the update is not finite; use keys=averaged")
+        weight = self.model.weight(self.site.weight)
+        length = max(float(weight.detach().float().norm()), 1e-30)
+        ratio = float(left.norm()) * float(right.norm()) / length
+        if ratio > self.config.max_norm_ratio:
+            stop(
+                self.run,
+                f"{name}: the update is {ratio:.2g} times as large as the weight (limit "
+                f"{self.config.max_norm_ratio:g}); use a smaller clamp_factor or another layer",
+            )
+        with trial(weight, (left @ right).to(weight.device)):
+            probability = target_probability(self.model, bare)
+            growth = self.canary.ratio(self.model)
+        if growth is not None and growth > self.config.max_canary_ratio:
+            stop(
+                self.run,
+                f"{name}: the perplexity on {len(self.canary.texts)} held-out texts would grow "
+                f"{growth:.3g} times (limit {self.config.max_canary_ratio:g}); use a smaller "
+                "clamp_factor or another layer",
+            )
+        if not probability >= self.config.min_probability:
+            self.run.log(
+                f"{name}: the target's probability is only {probability:.2g} after the edit; "
+                "try more steps, a larger clamp_factor or another layer"
+            )
+        return {"probability": probability, "norm_ratio": ratio, "canary_ratio": growth}
 
 
-def _finite(figure: float) -> float | None:
-    return figure if math.isfinite(figure) else None
+def _finite(figure: float | None) -> float | None:
+    return figure if figure is not None and math.isfinite(figure) else None
 
 
 @torch.no_grad()

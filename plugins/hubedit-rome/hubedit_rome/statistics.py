@@ -60,7 +60,7 @@ def tokenizer_digest(model: hubedit.EditableModel) -> str:
 
 
 def gather_texts(
-    model: hubedit.EditableModel, config: RomeConfig, run: hubedit.RunContext
+    model: hubedit.EditableModel, site: Site, config: RomeConfig, run: hubedit.RunContext
 ) -> Texts:
     """Take the recipe's corpus, or let the model write one, and hold every n-th text out.
 
@@ -71,7 +71,7 @@ def gather_texts(
         texts = _thin(run.corpus.texts, config.statistics_texts + CANARY_TEXTS)
         source, digest = run.corpus.source, run.corpus.digest
     else:
-        texts = _written(model, config, run)
+        texts = _written(model, site, config, run)
         source = "texts sampled from the model itself"
         digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     if len(texts) < 2:
@@ -92,12 +92,12 @@ def _thin(texts: Sequence[str], limit: int) -> Sequence[str]:
 
 
 def _written(
-    model: hubedit.EditableModel, config: RomeConfig, run: hubedit.RunContext
+    model: hubedit.EditableModel, site: Site, config: RomeConfig, run: hubedit.RunContext
 ) -> list[str]:
     """Texts that the model samples from nothing, kept in the store."""
-    width = _width(model, Site.find(model, config.layer))
     length = min(WRITTEN_LENGTH, positions(model))
-    batches = -(-config.generated_tokens * width // (WRITTEN_AT_ONCE * (length - 1)))
+    wanted = config.generated_tokens * _width(model, site) if config.covariance else 0
+    batches = max(-(-wanted // (WRITTEN_AT_ONCE * (length - 1))), 2)
     key = {
         "kind": "written-texts",
         "format": 1,

@@ -83,7 +83,7 @@ def test_the_statistic_is_the_second_moment_of_keys_with_a_word_before_them(
 ):
     model, run = make_model(family, torch.float64), make_run()
     site, config = Site.find(model, 1), RomeConfig(statistics_length=7)
-    texts = gather_texts(model, config, run)
+    texts = gather_texts(model, site, config, run)
     with at_rest(model.model):
         moment = second_moment(model, site, texts, config, run)
         keys = np.concatenate([k[1:] for k in keys_one_by_one(model, site, texts.counted, 7)])
@@ -94,7 +94,7 @@ def test_the_statistic_is_the_second_moment_of_keys_with_a_word_before_them(
 def test_the_first_position_counts_when_it_is_asked_for(make_model, make_run):
     model, run = make_model("gpt2", torch.float64), make_run()
     site, config = Site.find(model, 1), RomeConfig(skip_first=False)
-    texts = gather_texts(model, config, run)
+    texts = gather_texts(model, site, config, run)
     with at_rest(model.model):
         moment = second_moment(model, site, texts, config, run)
         keys = np.concatenate(keys_one_by_one(model, site, texts.counted, 64))

@@ -19,7 +19,11 @@ def moment_of(model, run, **settings):
     config = RomeConfig(**settings)
     site = Site.find(model, 1)
     with at_rest(model.model):
-        return second_moment(model, site, gather_texts(model, config, run), config, run)
+        return second_moment(model, site, gather_texts(model, site, config, run), config, run)
+
+
+def texts_of(model, run, **settings):
+    return gather_texts(model, Site.find(model, 1), RomeConfig(**settings), run)
 
 
 def stored(run, moment):
@@ -55,7 +59,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(
     read_before = len(read)
     moment = moment_of(make_model(), run)
     assert stored(run, moment) == expected
-    everything = gather_texts(make_model(), RomeConfig(), run).counted
+    everything = texts_of(make_model(), run).counted
     again = [text for chunk in read[read_before:] for text in chunk]
     assert again == list(everything[30:])
 
@@ -91,14 +95,11 @@ def test_without_a_corpus_the_model_writes_its_own_from_the_seed(make_model, mak
     assert stored(first, moments[0]) == stored(second, moments[1])
     assert moments[2].artifact != moments[0].artifact
     assert moments[0].tokens >= 4 * 128 / 2
-    assert (
-        "sampled from the model"
-        in gather_texts(model, RomeConfig(generated_tokens=4), first).source
-    )
+    assert "sampled from the model" in texts_of(model, first, generated_tokens=4).source
 
 
 def test_texts_held_out_are_not_counted(make_model, make_run, corpus):
-    texts = gather_texts(make_model(), RomeConfig(), make_run())
+    texts = texts_of(make_model(), make_run())
     assert len(texts.counted) + len(texts.held_out) == len(corpus.texts)
     assert 1 < len(texts.held_out) <= 32
 
@@ -124,4 +125,4 @@ def test_the_stored_statistic_says_how_many_keys_and_texts_it_holds(make_model, 
     held = load_file(run.artifacts.root / moment.artifact / "second-moment.safetensors")
     assert held["sum"].dtype == torch.float64
     assert int(held["tokens"]) == moment.tokens
-    assert int(held["texts"]) == len(gather_texts(make_model(), RomeConfig(), run).counted)
+    assert int(held["texts"]) == len(texts_of(make_model(), run).counted)
