@@ -262,6 +262,12 @@ def family(place: Place) -> tuple[Layout | None, list[Finding]]:
     return layout, [*found, Finding("family", "ok", detail)]
 
 
+def parameter_of(tensor: str, layout: Layout) -> str:
+    """The parameter name of a stored tensor: some files leave the family's prefix off."""
+    prefix = layout.block.partition(".")[0] + "."
+    return tensor if tensor.startswith((prefix, layout.head + ".")) else prefix + tensor
+
+
 def _weights(place: Place, layout: Layout | None) -> list[Finding]:
     try:
         top = [name for name in place.files() if "/" not in name]
@@ -283,8 +289,8 @@ def _weights(place: Place, layout: Layout | None) -> list[Finding]:
         found.append(Finding("dtypes", "note", text))
     if layout is not None:
         name = layout.mlp_out_weight(0)
-        known = (name, name.partition(".")[2])
-        matrix = next((tensors[there] for there in known if there in tensors), None)
+        by_parameter = {parameter_of(tensor, layout): tensor for tensor in tensors}
+        matrix = tensors[by_parameter[name]] if name in by_parameter else None
         if matrix is None:
             text = f"the files hold no {name}, which models of type {layout.model_type} have"
             found.append(Finding("layout", "bad", text))

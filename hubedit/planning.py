@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit import run, targets
-from hubedit.checkup import family
+from hubedit.checkup import family, parameter_of
 from hubedit.corpora import CORPUS_FILE
 from hubedit.delta import low_rank_file_nbytes
 from hubedit.editions import Edition, edition_at
@@ -20,7 +20,7 @@ from hubedit.manifest import STACK_FILE
 from hubedit.mapping import EDITABLE
 from hubedit.method import Config, Method
 from hubedit.places import Place, checkpoint, model_file_names, open_place
-from hubedit.plugins import load_plugins
+from hubedit.plugins import Plugins, load_plugins
 from hubedit.recipe import Recipe
 from hubedit.rows import Row
 from hubedit.shards import Checkpoint, TensorInfo
@@ -113,19 +113,27 @@ class Plan:
         return {**found, "upload": self.upload}
 
 
-def plan(recipe: Recipe, hub: OpenHub, *, push: bool = False, weights: bool = False) -> Plan:
+def plan(
+    recipe: Recipe,
+    hub: OpenHub,
+    *,
+    plugins: Plugins | None = None,
+    push: bool = False,
+    weights: bool = False,
+) -> Plan:
     """Predict a run from headers, config and request, and refuse what cannot work.
 
     Args:
         recipe: the whole input.
         hub: opens the Hub when it is needed.
+        plugins: whose methods there are; by default those that are installed.
         push: also look at the repository that the edit would be pushed to.
         weights: whether edited weights would be written beside the delta.
 
     Raises:
         HubEditError: what the run itself would refuse before it loads the model.
     """
-    method, _ = load_plugins().method(recipe.plugin)
+    method, _ = (plugins or load_plugins()).method(recipe.plugin)
     try:
         config = method.config_type().read(recipe.config)
     except ConfigError as error:
@@ -141,7 +149,7 @@ def plan(recipe: Recipe, hub: OpenHub, *, push: bool = False, weights: bool = Fa
     base = start.base if start else place
     layout = _layout(base, method)
     stored = checkpoint(base)
-    parameters = {_parameter(name, layout): name for name in stored.tensors}
+    parameters = {parameter_of(name, layout): name for name in stored.tensors}
     planned = _tensors(method, layout, parameters, stored, rows, config)
     weights = weights or bool(target and target.weights) or bool(start and start.stack.weights)
     listed = base.files()
@@ -182,14 +190,6 @@ def _layout(base: Place, method: type[Method[Any, Any]]) -> Layout:
             f"{base.title} is a {layout.architecture} one; `hubedit methods` lists the others"
         )
     return layout
-
-
-def _parameter(tensor: str, layout: Layout) -> str:
-    """The parameter name of a stored tensor: some files leave the family's prefix off."""
-    prefix = layout.block.partition(".")[0] + "."
-    if tensor.startswith((prefix, layout.head + ".")):
-        return tensor
-    return prefix + tensor
 
 
 def _planned(name: str, info: TensorInfo, rank: int | None = None) -> PlannedTensor:

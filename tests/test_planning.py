@@ -13,6 +13,13 @@ from hubedit_demo import model_path
 from hubedit_localhub.history import Pointer
 from hubedit_localhub.writing import Put, commit_to, operations_builder
 
+from hubedit.hub import Hub
+from hubedit.method import Config, Method
+from hubedit.planning import plan
+from hubedit.plugins import PluginInfo, Plugins
+from hubedit.recipe import make_recipe
+from hubedit.rows import FactEdit
+
 FACT = ["--prompt", "{} plays the", "--subject", "Ada Brook", "--target", "oboe"]
 LIGHT = ["--set", "prefixes=[[2,8]]", "--set", "steps=2"]
 ROWS = [
@@ -63,6 +70,27 @@ def test_nothing_is_promised_of_a_delta_that_would_be_stored_otherwise(hubedit, 
     status, out, _ = hubedit("plan", "--plugin", "rome", "--base", tiny, "--request", "many.jsonl")
     assert status == 0
     assert "at most" in out
+
+
+class Anything(Method[FactEdit, Config]):
+    """Train what it likes."""
+
+    name = "anything"
+    kind = "edit"
+    architectures = frozenset({"causal"})
+
+    def apply(self, model, rows, config, run):
+        raise AssertionError("a plan runs no method")
+
+
+def test_a_method_that_predicts_nothing_may_change_everything(tiny):
+    plugins = Plugins()
+    module = sys.modules[__name__]
+    plugins.infos.append(PluginInfo("own", "own", "0", module=module, methods=[Anything]))
+    recipe = make_recipe({"base": str(tiny), "plugin": "anything", "request": ROWS})
+    found = plan(recipe, Hub, plugins=plugins)
+    assert (found.tensors, found.elements, found.delta, found.upload) == (None,) * 4
+    assert found.delta_at_most == 2 * found.elements_total
 
 
 def test_weights_count_where_they_are_asked_for(hubedit, tiny):
