@@ -183,13 +183,14 @@ def _cache_finding() -> Finding:
 # -- one model ----------------------------------------------------------------------------------
 
 
-def check_model(text: str, hub: OpenHub, plugins: Plugins) -> Checkup:
+def check_model(text: str, hub: OpenHub, plugins: Plugins, base: str | None = None) -> Checkup:
     """Say whether a model can be edited, and by which methods, from its headers and config.
 
     Args:
         text: a directory or `REPO[@REV]`; of an edit repository its base is looked at.
         hub: opens the Hub when it is needed.
         plugins: whose methods are asked for.
+        base: where the base of an edit repository is, instead of where it points.
 
     Raises:
         HubEditError: there is no such model, or it may not be read.
@@ -198,7 +199,7 @@ def check_model(text: str, hub: OpenHub, plugins: Plugins) -> Checkup:
     found: list[Finding] = []
     if STACK_FILE in place.files():
         stack = Stack.from_json(place.read(STACK_FILE))
-        place = open_base(stack.base, hub)
+        place = open_base(stack.base, hub, base)
         found.append(
             Finding("stack", "ok", f"{stack.height} edit(s) of {stack.base.title}; one more can go")
         )

@@ -76,6 +76,19 @@ def test_doctor_reads_a_model_on_the_hub_without_its_weights(localhub, hubedit, 
     assert localhub.bytes_served("/me/tiny/resolve/") - before < min(size, 70_000)
 
 
+def test_doctor_looks_at_the_base_of_an_edit(hubedit, model, tmp_path):
+    fact = ["--prompt", "{} plays the", "--subject", "Ada Brook", "--target", "oboe"]
+    light = ["--set", "prefixes=[[2,8]]", "--set", "steps=2", "--force", "-o", "edit"]
+    status, _, err = hubedit("apply", "--plugin", "rome", "--base", model, *fact, *light)
+    assert status == 0, err
+    status, out, _ = hubedit("doctor", "edit")
+    assert status == 0
+    assert "1 edit(s) of model" in out
+    model.rename(tmp_path / "moved")
+    assert "--base DIR" in hubedit("doctor", "edit")[2]
+    assert hubedit("doctor", "edit", "--base", "moved")[0] == 0
+
+
 def test_doctor_names_a_model_that_is_not_there(localhub, hubedit):
     status, out, err = hubedit("doctor", "me/none")
     assert (status, out) == (1, "")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
-from hubedit.cli.options import hub_opener, json_option, local_option, print_json
+from hubedit.cli.options import base_option, hub_opener, json_option, local_option, print_json
 
 _MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
 @click.command("doctor", epilog="Example: hubedit doctor openai-community/gpt2")
 @click.argument("model", required=False, metavar="[REPO[@REV]|DIR]")
+@base_option
 @local_option
 @json_option
-def command(model: str | None, local: bool, as_json: bool) -> int:
+def command(model: str | None, base: str | None, local: bool, as_json: bool) -> int:
     """Check this installation; or say whether a model can be edited, and if not, why.
 
     Reads no weights. The exit status is 1 if something is bad.
@@ -22,7 +23,10 @@ def command(model: str | None, local: bool, as_json: bool) -> int:
     from hubedit.plugins import load_plugins
 
     plugins, hub = load_plugins(), hub_opener(local)
-    found = check_installation(hub, plugins) if model is None else check_model(model, hub, plugins)
+    if model is None:
+        found = check_installation(hub, plugins)
+    else:
+        found = check_model(model, hub, plugins, base)
     if as_json:
         print_json(found.as_json())
     else:
