@@ -8,17 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hubedit_demo import model_path
 from hubedit_localhub.history import Pointer
 from hubedit_localhub.writing import Put, commit_to, operations_builder
 
+from hubedit.delta import encode, low_rank_file_nbytes
 from hubedit.hub import Hub
 from hubedit.method import Config, Method
 from hubedit.planning import plan
 from hubedit.plugins import PluginInfo, Plugins
 from hubedit.recipe import make_recipe
 from hubedit.rows import FactEdit
+from hubedit.updates import LowRank, StoredTensor
 
 FACT = ["--prompt", "{} plays the", "--subject", "Ada Brook", "--target", "oboe"]
 LIGHT = ["--set", "prefixes=[[2,8]]", "--set", "steps=2"]
@@ -70,6 +73,22 @@ def test_nothing_is_promised_of_a_delta_that_would_be_stored_otherwise(hubedit, 
     status, out, _ = hubedit("plan", "--plugin", "rome", "--base", tiny, "--request", "many.jsonl")
     assert status == 0
     assert "at most" in out
+
+
+def test_a_delta_of_several_low_rank_tensors_is_predicted_to_the_byte():
+    random = np.random.default_rng(0)
+    shapes = {"b.weight": (40, 30, 2), "a.weight": (20, 70, 1)}
+    before, changes = {}, {}
+    for name, (rows, columns, rank) in shapes.items():
+        values = random.normal(size=(rows, columns)).astype("<f4")
+        before[name] = StoredTensor.from_array(values)
+        factors = random.normal(size=(rows, rank)), random.normal(size=(rank, columns))
+        changes[name] = [LowRank(*(factor.astype("<f4") for factor in factors))]
+    meta, aliases = {"base": "5" * 64}, {"a.weight": ("c.weight",), "b.weight": ()}
+    made = encode(changes, before.__getitem__, meta=meta, aliases=aliases).delta
+    sizes = {name: ("F32", shape[:2], shape[2]) for name, shape in shapes.items()}
+    found = low_rank_file_nbytes(sizes, aliases=aliases, meta={"base": "0" * 64})
+    assert found == len(made.to_bytes())
 
 
 class Anything(Method[FactEdit, Config]):
