@@ -32,12 +32,22 @@ def read_corpus(recipe: Recipe, start: Edition, hub: Callable[[], Hub]) -> Corpu
         return _corpus(content, f"{CORPUS_FILE} of {start.stack.base.title}")
     if recipe.corpus.startswith(DATASET):
         return _dataset(recipe.corpus, hub())
-    path = Path(recipe.corpus)
+    path = corpus_path(recipe.corpus)
+    return _corpus(path.read_bytes(), path.name)
+
+
+def corpus_path(text: str) -> Path:
+    """The file of texts that a recipe names.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = Path(text)
     if not path.is_file():
         raise RecipeError(
-            f"the corpus {recipe.corpus} does not exist; give a text file or hf://datasets/owner/name"
+            f"the corpus {text} does not exist; give a text file or hf://datasets/owner/name"
         )
-    return _corpus(path.read_bytes(), path.name)
+    return path
 
 
 def _corpus(content: bytes, source: str) -> Corpus:

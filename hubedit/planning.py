@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from hubedit import run, targets
 from hubedit.checkup import family, parameter_of
-from hubedit.corpora import CORPUS_FILE
+from hubedit.corpora import CORPUS_FILE, DATASET, corpus_path
 from hubedit.delta import low_rank_file_nbytes
 from hubedit.editions import Edition, edition_at
 from hubedit.errors import ConfigError, UnsupportedModelError
@@ -288,9 +287,9 @@ def _tokens_at_once(recipe: Recipe, base: Place) -> int:
     """Tokens of the largest forward pass of a statistic, guessed from the first texts."""
     listed = base.files()
     if recipe.corpus is not None:
-        path = Path(recipe.corpus)
-        if not path.is_file():
+        if recipe.corpus.startswith(DATASET):
             return TOKENS_AT_ONCE
+        path = corpus_path(recipe.corpus)
         with path.open("rb") as file:
             sample, size = file.read(1 << 16), path.stat().st_size
     elif CORPUS_FILE in listed:

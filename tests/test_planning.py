@@ -126,6 +126,7 @@ def test_weights_count_where_they_are_asked_for(hubedit, tiny):
         (["--set", "layer=9"], "layers 0 to 2"),
         (["--set", "layr=1"], "did you mean 'layer'"),
         (["--base", "./nowhere"], "no directory ./nowhere"),
+        (["--corpus", "none.txt"], "none.txt does not exist"),
     ],
 )
 def test_a_plan_refuses_what_the_run_would(hubedit, tiny, change, said):
