@@ -1,0 +1,128 @@
+"""Ctrl-C at random moments and a full disk: nothing is left that looks finished."""
+
+import shutil
+
+import pytest
+from faults import TRIES, command, cut_off, leftovers, seconds, with_small_files
+from test_way import recipe_in
+
+from hubedit.editions import edits_of
+from hubedit.hub import Hub
+from hubedit.verification import verify
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture
+def base(localhub, tiny):
+    api = localhub.api()
+    api.create_repo("me/tiny", private=True)
+    api.upload_folder(repo_id="me/tiny", folder_path=tiny)
+    return "me/tiny"
+
+
+def quiet(status, said):
+    """A command that was interrupted says so in one sentence, if it had come so far."""
+    assert status != 2
+    if status == 1:
+        assert [line for line in said.splitlines() if line.startswith("hubedit: ")]
+
+
+def test_an_interrupted_apply_and_push_leaves_nothing_that_looks_finished(
+    localhub, base, tmp_path, monkeypatch
+):
+    work = recipe_in(tmp_path / "work", base)
+    monkeypatch.chdir(work)
+    duration = seconds(command("apply", "-o", "first"))
+    done = []
+
+    def check(number, status, said):
+        quiet(status, said)
+        output = work / f"out{number}"
+        assert leftovers(work) == []
+        if output.exists():
+            assert verify(edits_of(str(output), Hub)).problems == []
+        repo = f"me/target{number}"
+        if localhub.api().repo_exists(repo):
+            edition_files = set(Hub().files(repo, Hub().commit(repo)))
+            if "hubedit.json" in edition_files:
+                assert verify(edits_of(repo, Hub)).problems == []
+                done.append(number)
+            else:
+                assert edition_files == {".gitattributes"}
+
+    stopped = cut_off(
+        lambda n: command(
+            *["apply", "--push", "--direct", "-o", f"out{n}", "--to", f"me/target{n}"]
+        ),
+        check,
+        duration * 1.2,
+    )
+    assert stopped >= TRIES // 3
+    again = f"me/target{next(n for n in range(TRIES) if n not in done)}"
+    arguments = command("apply", "--push", "--direct", "-o", "again", "--to", again)
+    seconds(arguments)
+    assert verify(edits_of(f"{again}@v1", Hub)).problems == []
+
+
+def test_an_interrupted_materialize_leaves_nothing_that_looks_finished(
+    tiny, hubedit, tmp_path, monkeypatch
+):
+    work = recipe_in(tmp_path / "work", tiny)
+    monkeypatch.chdir(work)
+    assert hubedit("apply", "-o", "edit")[0] == 0
+    duration = seconds(command("materialize", "edit", "-o", "whole"))
+    shutil.rmtree(work / "whole")
+
+    def check(number, status, said):
+        quiet(status, said)
+        assert leftovers(work) == []
+        if (work / f"m{number}").exists():
+            assert verify(edits_of(str(work / f"m{number}"), Hub), deep=True).problems == []
+
+    stopped = cut_off(
+        lambda n: command("materialize", "edit", "-o", f"m{n}"), check, duration, seed=1
+    )
+    assert stopped >= TRIES // 4
+
+
+def test_an_interrupted_merge_is_finished_by_merging_again(
+    localhub, base, hubedit, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(recipe_in(tmp_path / "work", base))
+    assert hubedit("apply", "-o", "edit")[0] == 0
+    for number in range(TRIES + 1):
+        assert hubedit("push", "edit", "--to", f"me/r{number}")[0] == 0
+    duration = seconds(command("merge", f"me/r{TRIES}", 1))
+    api = localhub.api()
+
+    def check(number, status, said):
+        quiet(status, said)
+        repo = f"me/r{number}"
+        merged = "hubedit.json" in Hub().files(repo, Hub().commit(repo))
+        tags = [tag.name for tag in api.list_repo_refs(repo).tags]
+        assert tags in ([], ["v1"])
+        assert merged or tags == []
+
+    cut_off(lambda n: command("merge", f"me/r{n}", 1), check, duration, seed=2)
+    for number in range(TRIES):
+        assert hubedit("merge", f"me/r{number}", "1")[0] == 0
+        assert verify(edits_of(f"me/r{number}@v1", Hub)).problems == []
+
+
+@pytest.mark.parametrize("most", [0, 100, 3000, 20_000])
+def test_a_disk_that_takes_no_more_leaves_nothing_and_is_named(
+    tiny, hubedit, tmp_path, monkeypatch, most
+):
+    work = recipe_in(tmp_path / "work", tiny)
+    monkeypatch.chdir(work)
+    assert hubedit("apply", "-o", "edit")[0] == 0
+    done = with_small_files(command("materialize", "edit", "-o", "whole"), most)
+    assert done.returncode == 1
+    (said,) = done.stderr.strip().splitlines()
+    assert said.startswith("hubedit: ")
+    assert "File too large" in said
+    assert not (work / "whole").exists()
+    assert leftovers(work) == []
+    assert hubedit("materialize", "edit", "-o", "whole")[0] == 0
+    assert hubedit("verify", "whole", "--deep")[0] == 0
