@@ -1,24 +1,20 @@
-"""What a loaded model says to texts: tokens by character, greedy answers, log-probabilities."""
+"""What a loaded model says to texts: batches, greedy answers, log-probabilities."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import RequestError
+from hubedit.reading import Reader, Reading, alike, place_of
 from hubedit.tracing import trace
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from hubedit.tracing import Trace
-
-TOKENS_AT_ONCE = 1024
-"""How many tokens one forward pass holds at most, so that logits stay small."""
 
 
 @dataclass
@@ -42,75 +38,26 @@ class TopToken:
     logprob: float
 
 
-class Asking:
-    """A causal model with its tokenizer, to be asked.
+class Asking(Reader):
+    """A model with its tokenizer, to be asked; what a prompt and its answer are:
+
+    - causal: the answer follows the prompt; each token is predicted from those before it.
+    - masked: the answer fills the place of the prompt's mask token (`[MASK]` and `<mask>` are read
+      as the tokenizer's own), else it stands at the prompt's end. The place is as many masks wide
+      as the answer has tokens, or as the prompt has masks in a row, and all are predicted at once,
+      so that the probability of an answer is the product of its tokens' own.
+    - seq2seq: the encoder reads the prompt and the decoder writes the answer, a text of its own.
+      What a family wants around them, such as T5's sentinels, is up to the prompt and the answer.
 
     Texts of equal length in tokens run together without padding, so that neither masks nor the
     other texts of a batch bear on an answer beyond the rounding of matrix products.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-    device: torch.device
-
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, device: torch.device
-    ) -> None:
-        self.model, self.tokenizer, self.device = model, tokenizer, device
-
-    def tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of a text and the characters [start, end) each covers.
-
-        Special tokens that the tokenizer adds in front are kept and cover (0, 0); those it adds
-        behind are left off, so that the last token is the text's own.
-
-        Raises:
-            RequestError: the text has no tokens, or more than the model has positions.
-        """
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
-        ids: list[int] = list(encoded["input_ids"])
-        offsets = [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
-        special = set(self.tokenizer.all_special_ids)
-        while ids and text and ids[-1] in special and offsets[-1] == (0, 0):
-            ids.pop()
-            offsets.pop()
-        limit = self._positions()
-        if not ids:
-            raise RequestError(f"the text {text!r} has no tokens; give one that says something")
-        if limit is not None and len(ids) > limit:
-            raise RequestError(
-                f"a text of {len(ids)} tokens ({text[:40]!r}…) is longer than the model's {limit} "
-                "positions; shorten it"
-            )
-        return ids, offsets
-
-    def subject_token(self, text: str, span: tuple[int, int]) -> int:
-        """Index, among the tokens of `text`, of the last that meets the characters [start, end).
-
-        Special tokens that the tokenizer adds in front are counted.
-
-        Raises:
-            RequestError: the span lies outside the text, or no token meets it.
-        """
-        start, end = span
-        if not 0 <= start < end <= len(text):
-            raise RequestError(f"characters {start} to {end} are not within {text!r}")
-        _, offsets = self.tokens(text)
-        met = [
-            index
-            for index, (first, last) in enumerate(offsets)
-            if first < last and first < end and last > start
-        ]
-        if not met:
-            raise RequestError(
-                f"no token of {text!r} covers {text[start:end]!r}; reword the prompt"
-            )
-        return met[-1]
-
     def batch(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
         """Tokenise texts, padded on the right: `input_ids` and `attention_mask`, int64 [n, length].
 
-        The mask is built from lengths, since padding may share its id with a real token.
+        They are what a model, or the encoder of a seq2seq model, reads. The mask is built from
+        lengths, since padding may share its id with a real token.
 
         Raises:
             RequestError: there are no texts, or one has no tokens or too many.
@@ -136,46 +83,39 @@ class Asking:
         return trace(self.model, module, **how)
 
     def next_token_logprobs(self, texts: Sequence[str]) -> torch.Tensor:
-        """Log-probabilities of the token after each text: float32 [n, vocabulary], on the CPU."""
-        import torch
+        """Log-probabilities of the first token of the answer: float32 [n, vocabulary], on the CPU.
 
-        rows = [self.tokens(text)[0] for text in texts]
-        found = dict(self._logits(rows, [1] * len(rows)))
-        return torch.cat([found[index].log_softmax(-1) for index in range(len(rows))])
-
-    def target_logprobs(self, pairs: Sequence[tuple[str, str]]) -> list[TargetScore]:
-        """Score each continuation after its prompt, every token given the ones before it.
-
-        Prompt and continuation are tokenised as one string; the continuation's tokens are those
-        that end within its characters, so a token that straddles the seam belongs to it.
-
-        Raises:
-            RequestError: a continuation has no tokens, or nothing stands before its first one.
+        It is the token after a text, at its (first) mask, or the first that a decoder writes.
         """
         import torch
 
-        rows, targets = [], []
-        for prompt, continuation in pairs:
-            ids, offsets = self.tokens(prompt + continuation)
-            own = [index for index, (_, end) in enumerate(offsets) if end > len(prompt)]
-            if not own or own[0] == 0:
-                missing = "prompt" if own else "continuation"
-                raise RequestError(
-                    f"the {missing} of {prompt!r} + {continuation!r} has no tokens of its own"
-                )
-            rows.append(ids[: own[-1]])
-            targets.append(ids[own[0] : own[-1] + 1])
+        found = dict(self._logits([self.next_reading(text) for text in texts]))
+        return torch.cat([found[index].log_softmax(-1) for index in range(len(texts))])
+
+    def target_logprobs(self, pairs: Sequence[tuple[str, str]]) -> list[TargetScore]:
+        """Score an answer to each prompt, token by token, as the kind of model predicts them.
+
+        Causal: prompt and answer are tokenised as one string; the answer's tokens are those that
+        end within its characters, so a token that straddles the seam belongs to it. Masked and
+        seq2seq: space around an answer that fills a mask, or is a text of its own, is dropped.
+
+        Raises:
+            RequestError: an answer has no tokens, nothing stands before its first one, or it does
+                not fit the masks of its prompt.
+        """
+        import torch
+
+        scored = [self.scored(prompt, answer) for prompt, answer in pairs]
         scores: dict[int, TargetScore] = {}
-        for index, logits in self._logits(rows, [len(target) for target in targets]):
+        for index, logits in self._logits([reading for reading, _ in scored]):
+            target = scored[index][1]
             logprobs = logits.log_softmax(-1)
-            picked = logprobs.gather(1, torch.tensor(targets[index])[:, None])[:, 0]
-            scores[index] = TargetScore(
-                targets[index], picked.tolist(), logprobs.argmax(-1).tolist()
-            )
-        return [scores[index] for index in range(len(rows))]
+            picked = logprobs.gather(1, torch.tensor(target)[:, None])[:, 0]
+            scores[index] = TargetScore(target, picked.tolist(), logprobs.argmax(-1).tolist())
+        return [scores[index] for index in range(len(scored))]
 
     def top_tokens(self, prompt: str, k: int = 5) -> list[TopToken]:
-        """The `k` likeliest next tokens, likeliest first."""
+        """The `k` likeliest first tokens of the answer, likeliest first."""
         best = self.next_token_logprobs([prompt])[0].topk(k)
         return [
             TopToken(token, str(self.tokenizer.decode([token])), logprob)
@@ -183,36 +123,49 @@ class Asking:
         ]
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        """Continue each prompt greedily until the model ends it, without the prompt itself.
+        """Answer each prompt greedily, without the prompt itself.
 
-        At most `max_new_tokens` tokens, fewer where the model has no more positions; settings of
-        the generation config such as sampling or penalties play no part.
+        At most `max_new_tokens` tokens, fewer where the model ends the answer or has no more
+        positions; settings of the generation config such as sampling or penalties play no part. A
+        masked model fills the masks as many as there are, or one mask by as many tokens as are
+        likeliest on average (Jiang et al. 2020, arXiv:2010.06189).
         """
+        if self.layout.architecture == "masked":
+            return self._fill(prompts, max_new_tokens)
         rows = [self.tokens(prompt)[0] for prompt in prompts]
         said: dict[int, list[int]] = {}
-        for group in _alike(rows):
+        for group in alike([Reading(row, ()) for row in rows]):
             for index, new in zip(
                 group, self._continue([rows[i] for i in group], max_new_tokens), strict=True
             ):
                 said[index] = new
+        if self.layout.architecture == "seq2seq":
+            return [self._text(said[index]) for index in range(len(rows))]
         return [self._said(row, said[index]) for index, row in enumerate(rows)]
 
     def _continue(self, rows: Sequence[Sequence[int]], count: int) -> list[list[int]]:
         import torch
 
-        limit = self._positions()
+        given: dict[str, Any] = {}
+        read = torch.tensor(rows, device=self.device)
+        name, start = "input_ids", read
+        if self.layout.architecture == "seq2seq":
+            name = "decoder_input_ids"
+            start = torch.tensor([self.opening()] * len(rows), device=self.device)
+            with torch.no_grad():
+                given["encoder_outputs"] = self.model.get_encoder()(input_ids=read)
+        else:
+            given["logits_to_keep"] = 1
+        limit = self.layout.positions(self.model.config)
         if limit is not None:
-            count = min(count, limit - len(rows[0]))
+            count = min(count, limit - start.shape[1])
         ends = self._ends()
         new: list[list[int]] = [[] for _ in rows]
         going = set(range(len(rows)))
-        step = torch.tensor(rows, device=self.device)
-        past = None
+        step, past = start, None
         with torch.no_grad():
             for _ in range(count):
-                result = self.model(
-                    input_ids=step, past_key_values=past, use_cache=True, logits_to_keep=1
-                )
+                result = self.model(**{name: step}, past_key_values=past, use_cache=True, **given)
                 past = result.past_key_values
                 chosen = result.logits[:, -1].argmax(-1)
                 for index, token in enumerate(chosen.tolist()):
@@ -224,6 +177,33 @@ class Asking:
                     break
                 step = chosen[:, None]
         return new
+
+    def _fill(self, prompts: Sequence[str], count: int) -> list[str]:
+        """The likeliest filling of each prompt's place, one token at each mask."""
+        tried: list[tuple[int, Reading]] = []
+        for index, prompt in enumerate(prompts):
+            left, right, width = place_of(prompt, self.mask())
+            for masks in [width] if width > 1 else range(1, count + 1):
+                try:
+                    tried.append((index, self.opened(left, right, masks)))
+                except RequestError:
+                    if masks in (1, width):
+                        raise
+                    break
+        best: dict[int, tuple[float, list[int]]] = {}
+        logits = dict(self._logits([reading for _, reading in tried]))
+        for number, (index, _) in enumerate(tried):
+            sure, chosen = logits[number].log_softmax(-1).max(-1)
+            mean = float(sure.mean())
+            if index not in best or mean > best[index][0]:
+                best[index] = mean, chosen.tolist()
+        texts = []
+        for index, prompt in enumerate(prompts):
+            new = best[index][1] if index in best else []
+            open_end = not place_of(prompt, self.mask())[2]
+            said = self._said(self.tokens(prompt)[0], new) if open_end else self._text(new).strip()
+            texts.append(said)
+        return texts
 
     def _said(self, prompt: Sequence[int], new: Sequence[int]) -> str:
         """The text of new tokens as it stands after the prompt, leading space included."""
@@ -237,23 +217,27 @@ class Asking:
             )
         )
 
-    def _logits(
-        self, rows: Sequence[Sequence[int]], keep: Sequence[int]
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Each row's index with its last `keep` logits: float32 [keep, vocabulary], on the CPU."""
+    def _logits(self, readings: Sequence[Reading]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Each reading's index with its logits: float32 [places, vocabulary], on the CPU."""
         import torch
 
-        for group in _alike(rows):
-            ids = torch.tensor([rows[index] for index in group], device=self.device)
-            most = max(keep[index] for index in group)
+        for group in alike(readings):
+            inputs: dict[str, Any] = {
+                "input_ids": torch.tensor([readings[i].ids for i in group], device=self.device)
+            }
+            skipped = 0
+            if self.layout.architecture == "causal":
+                skipped = min(min(readings[index].places) for index in group)
+                inputs |= {"use_cache": False}
+                inputs |= {"logits_to_keep": inputs["input_ids"].shape[1] - skipped}
+            elif self.layout.architecture == "seq2seq":
+                written = [readings[index].written for index in group]
+                inputs |= {"decoder_input_ids": torch.tensor(written, device=self.device)}
+                inputs |= {"use_cache": False}
             with torch.no_grad():
-                logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=most).logits
-            logits = logits.float().cpu()
-            for place, index in enumerate(group):
-                yield index, logits[place, -keep[index] :]
-
-    def _positions(self) -> int | None:
-        return getattr(self.model.config, "max_position_embeddings", None)
+                logits = self.model(**inputs).logits.float().cpu()
+            for row, index in enumerate(group):
+                yield index, logits[row, [place - skipped for place in readings[index].places]]
 
     def _ends(self) -> set[int]:
         """Ids of the tokens that end a text."""
@@ -262,14 +246,3 @@ class Asking:
         for value in (configured, self.tokenizer.eos_token_id):
             ends |= {value} if isinstance(value, int) else set(value or ())
         return ends
-
-
-def _alike(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Indices of rows of equal length, in groups of at most `TOKENS_AT_ONCE` tokens."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        by_length[len(row)].append(index)
-    for length, indices in sorted(by_length.items()):
-        size = max(1, TOKENS_AT_ONCE // length)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]

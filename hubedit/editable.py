@@ -48,8 +48,7 @@ class LoadedModel(Asking):
         overlay: Mapping[str, StoredTensor],
         identity: str | None,
     ) -> None:
-        super().__init__(model, tokenizer, next(model.parameters()).device)
-        self.layout = layout
+        super().__init__(model, tokenizer, layout, next(model.parameters()).device)
         self.checkpoint = checkpoint
         self.tensors = tensors
         self.recorded: dict[str, list[Update]] = {}

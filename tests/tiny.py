@@ -160,7 +160,7 @@ def framed(kind: str) -> PreTrainedTokenizerFast:
     """
     special = {
         "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        "roberta": ["<s>", "<pad>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True)],
         "t5": ["<pad>", "</s>", "<unk>", "<extra_id_1>", "<extra_id_0>"],
     }[kind]
     common: dict[str, Any] = {"show_progress": False, "special_tokens": special, "vocab_size": 320}
