@@ -10,7 +10,7 @@ from hubedit.editions import edits_of
 from hubedit.hub import Hub
 from hubedit.verification import verify
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(60 * TRIES)
 
 
 @pytest.fixture
