@@ -285,17 +285,25 @@ _TABLE = (
 
 LAYOUTS: Mapping[str, Layout] = {layout.model_type: layout for layout in _TABLE}
 
+_MERGED_EXPERTS = frozenset({"deepseek_v3", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
+
 
 def layout_for(model_type: str) -> Layout:
     """Look up the layout of a family.
 
     Raises:
-        UnsupportedModelError: the family is not in the table; lists what is.
+        UnsupportedModelError: the family is not in the table, and why, or what is.
     """
-    try:
+    if model_type in LAYOUTS:
         return LAYOUTS[model_type]
-    except KeyError:
+    if model_type in _MERGED_EXPERTS:
         raise UnsupportedModelError(
-            f"models of type {model_type!r} have no layout; known: {', '.join(sorted(LAYOUTS))} "
-            "(for another family, pass a `hubedit.layouts.Layout` that says where its layers are)"
-        ) from None
+            f"models of type {model_type!r} are mixtures of experts, which transformers merges "
+            "into one parameter from many stored tensors, so that no edit of it could be written "
+            "back exactly; start from a model without experts, such as one of type 'qwen3'"
+        )
+    raise UnsupportedModelError(
+        f"models of type {model_type!r} have no layout; known: {', '.join(sorted(LAYOUTS))} (for "
+        "another family, say where its layers are: `hubedit.models.load(directory, "
+        "layout=hubedit.layouts.Layout(…))`)"
+    )

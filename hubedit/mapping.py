@@ -238,6 +238,12 @@ def _by_bits(
     ]
     constant = bool((parameter == parameter.reshape(-1)[0]).all())
     candidates = numbered if numbered or constant else equal
+    if not candidates and ".experts." in aliases[0]:
+        raise UnmappedTensorError(
+            f"{aliases[0]!r} holds all experts of a layer, which the files store one by one; only "
+            "parameters that are exactly one stored tensor can be edited: start from a model "
+            "without experts"
+        )
     if not candidates:
         raise UnmappedTensorError(
             f"no stored tensor holds the bits of {aliases[0]!r}: loading merges, splits or "

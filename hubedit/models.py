@@ -158,7 +158,8 @@ def _tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
             f"the tokenizer in {directory.name} ({type(tokenizer).__name__}) is not a fast one, "
-            "and only those tell which characters a token covers; add a tokenizer.json"
+            "and only those tell which characters a token covers; start from a model whose "
+            "tokenizer_config.json names a fast tokenizer, with its tokenizer.json"
         )
     return cast("PreTrainedTokenizerFast", tokenizer)
 
