@@ -1,6 +1,9 @@
 """Every test has its own home, one thread, and no way to the real Hub."""
 
+import importlib
 import os
+import sys
+import textwrap
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -55,3 +58,24 @@ def hubedit(capsys):
         return status, said.out, said.err
 
     return call
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install distributions of one module each, as pip would leave them."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def add(name, source, group="hubedit"):
+        module = f"plugin_{name.replace('-', '_')}"
+        (site / f"{module}.py").write_text(textwrap.dedent(source))
+        info = site / f"{module}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+        sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        return module
+
+    return add

@@ -1,8 +1,6 @@
 """The host of plugins: what is found, what is kept apart, what each mistake is called."""
 
-import importlib
 import sys
-import textwrap
 
 import pytest
 
@@ -41,27 +39,6 @@ BROKEN = {
     "abstract": (GOOD.replace("def apply", "def aply"), "does not implement apply"),
     "untyped": (GOOD.replace("[hubedit.FactEdit, Config]", ""), "Method[RowType, ConfigType]"),
 }
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Install distributions of one module each, as pip would leave them."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-
-    def add(name, source, group="hubedit"):
-        module = f"plugin_{name.replace('-', '_')}"
-        (site / f"{module}.py").write_text(textwrap.dedent(source))
-        info = site / f"{module}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
-        sys.modules.pop(module, None)
-        importlib.invalidate_caches()
-        return module
-
-    return add
 
 
 def info_of(plugins, name):
