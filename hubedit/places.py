@@ -225,13 +225,17 @@ def read_index(content: bytes, where: str) -> Mapping[str, Any]:
 def model_file_names(place: Place) -> list[str]:
     """The files of a place that make up its model: weights, config, tokenizer."""
     names = place.files()
-    index = read_index(place.read(WEIGHTS_INDEX), place.title) if WEIGHTS_INDEX in names else None
+    sharded = WEIGHTS_INDEX in names and WEIGHTS not in names
+    index = read_index(place.read(WEIGHTS_INDEX), place.title) if sharded else None
     return model_files(names, index)
 
 
 def checkpoint(place: Place) -> Checkpoint:
     """The stored tensors of a place's model, read by ranges."""
-    return Checkpoint.open(PlaceSource(place, model_file_names(place)))
+    names = model_file_names(place)
+    if not any(name.endswith(".safetensors") for name in names):
+        names = [name for name in place.files() if "/" not in name]  # whatever is there instead
+    return Checkpoint.open(PlaceSource(place, names))
 
 
 def base_record(place: Place) -> BaseRecord:
@@ -271,7 +275,7 @@ def base_record(place: Place) -> BaseRecord:
 
 def _layers(config: Mapping[str, Any]) -> int | None:
     """Number of blocks, however the family calls it."""
-    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers"):
         if isinstance(config.get(key), int):
             return int(config[key])
     return None

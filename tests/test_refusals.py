@@ -130,11 +130,7 @@ def test_a_model_that_cannot_be_edited_is_refused_in_one_sentence(tmp_path, what
     assert "\n" not in str(caught.value)
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="a place does not list the pickles it holds")
-SPOKEN = [pytest.param(what, marks=NOT_YET if what == "pickled" else ()) for what in REFUSED]
-
-
-@pytest.mark.parametrize("what", SPOKEN)
+@pytest.mark.parametrize("what", REFUSED)
 def test_the_command_line_says_so_in_one_line_and_leaves_nothing(tmp_path, hubedit, capsys, what):
     make, sentence = REFUSED[what]
     base = make(tmp_path / "base")
