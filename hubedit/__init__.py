@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hubedit.plugins import endpoint
     from hubedit.rows import FactEdit, ForgetText, ProbePrompt, Row
     from hubedit.run import apply, load
-    from hubedit.updates import LowRank, Replace, Sparse, Update
+    from hubedit.updates import Columns, LowRank, Replace, Rows, Sparse, Update
 
 __version__ = "0.1.0"
 
@@ -46,12 +46,13 @@ _HOMES = {
     "plugins": ("endpoint",),
     "rows": ("FactEdit", "ForgetText", "ProbePrompt", "Row"),
     "run": ("apply", "load"),
-    "updates": ("LowRank", "Replace", "Sparse", "Update"),
+    "updates": ("Columns", "LowRank", "Replace", "Rows", "Sparse", "Update"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CollapseError",
+    "Columns",
     "Config",
     "ConfigError",
     "Corpus",
@@ -69,6 +70,7 @@ __all__ = [
     "Replace",
     "RequestError",
     "Row",
+    "Rows",
     "RunContext",
     "Sparse",
     "UnsupportedModelError",

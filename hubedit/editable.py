@@ -20,7 +20,7 @@ from hubedit.errors import (
 from hubedit.layouts import Layout
 from hubedit.mapping import TensorMap, from_torch, same_bits, to_torch
 from hubedit.shards import Checkpoint
-from hubedit.updates import LowRank, Replace, Sparse, StoredTensor, Update
+from hubedit.updates import Columns, LowRank, Replace, Rows, Sparse, StoredTensor, Update
 
 if TYPE_CHECKING:
     import torch
@@ -250,7 +250,7 @@ def updated(live: torch.Tensor, update: Update) -> torch.Tensor:
             raise DeltaError(f"an update of {list(update.shape)} does not fit {list(shape)}")
         left = torch.from_numpy(update.left.copy()).to(live.device)
         return value + left @ torch.from_numpy(update.right.copy()).to(live.device)
-    if not isinstance(update, Sparse | Replace):
+    if not isinstance(update, Sparse | Rows | Columns | Replace):
         raise DeltaError(f"updates of kind {update.kind!r} cannot change a model in memory")
     new = torch.from_numpy(update.values.rounded_to("F32").to_float32().copy()).to(live.device)
     if isinstance(update, Replace):
@@ -258,6 +258,12 @@ def updated(live: torch.Tensor, update: Update) -> torch.Tensor:
             raise DeltaError(f"a value {list(new.shape)} does not replace one of {list(shape)}")
         return new
     indices = torch.from_numpy(update.indices.copy()).to(live.device)
+    if isinstance(update, Rows | Columns):
+        axis = 0 if isinstance(update, Rows) else -1
+        beside = new.shape[1:] == value.shape[1:] if axis == 0 else new.shape[:-1] == shape[:-1]
+        if value.ndim < 2 or not beside or int(update.indices.max(initial=0)) >= shape[axis]:
+            raise DeltaError(f"{update!r} {list(new.shape)} does not fit a value {list(shape)}")
+        return value.index_copy(axis, indices, new)
     if indices.numel() and int(indices[-1]) >= value.numel():
         raise DeltaError(f"element {int(indices[-1])} is not in a tensor of {list(shape)}")
     flat = value.reshape(-1).clone()

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 from hubedit.delta import encode
-from hubedit.updates import LowRank, Sparse, StoredTensor
+from hubedit.updates import Columns, LowRank, Rows, Sparse, StoredTensor
 
 RNG = np.random.default_rng(0)
 BASE = {
+    "down.weight": StoredTensor.from_array(RNG.normal(size=(6, 8)).astype(np.float16)),
     "low.weight": StoredTensor.from_array(torch.from_numpy(RNG.normal(size=(12, 10))).bfloat16()),
     "some.weight": StoredTensor.from_array(RNG.normal(size=(4, 9)).astype(np.float16)),
+    "up.weight": StoredTensor.from_array(RNG.normal(size=(8, 6)).astype(np.float32)),
     "whole.bias": StoredTensor.from_array(np.arange(5)),
 }
 
@@ -22,8 +24,10 @@ def low_rank(rank: int = 1, shape: tuple[int, int] = (12, 10)) -> LowRank:
 
 
 CHANGES = {
+    "down.weight": [Columns([1, 6], RNG.normal(size=(6, 2)).astype(np.float16))],
     "low.weight": [low_rank()],
     "some.weight": [Sparse([3, 30], np.array([0.5, 7.0], np.float16))],
+    "up.weight": [Rows([2, 3], RNG.normal(size=(2, 6)).astype(np.float32))],
     "whole.bias": StoredTensor.from_array(np.arange(5)[::-1]),
 }
 ENCODED = encode(

@@ -31,6 +31,16 @@ def decode(content: bytes, base: dict[str, bytes]) -> dict[str, bytes]:
             flat = np.frombuffer(base[name], width).copy()
             flat[indices] = np.frombuffer(part(name, "values"), width)
             rebuilt[name] = flat.tobytes()
+        elif target["kind"] in ("rows", "columns"):
+            indices = np.frombuffer(part(name, "indices"), "<u4")
+            shape = list(target["shape"])
+            axis = 0 if target["kind"] == "rows" else len(shape) - 1
+            width = WIDTHS[len(base[name]) // int(np.prod(shape))]
+            whole = np.frombuffer(base[name], width).reshape(shape).copy()
+            shape[axis] = len(indices)
+            lines = np.frombuffer(part(name, "values"), width).reshape(shape)
+            whole[indices if axis == 0 else (..., indices)] = lines
+            rebuilt[name] = whole.tobytes()
         elif target["kind"] == "low_rank":
             rows, columns = target["shape"]
             left = np.frombuffer(part(name, "left"), "<f4").reshape(rows, -1)

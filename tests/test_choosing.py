@@ -24,7 +24,9 @@ def test_changes_describe_what_they_change():
     assert low.nbytes == 4 * 22
     some = by_name["some.weight"]
     assert (some.kind, some.rank, some.elements_changed, some.nbytes) == ("sparse", None, 2, 12)
-    assert [choice.kind for choice in ENCODED.choices] == ["low_rank", "sparse", "replace"]
+    assert [choice.kind for choice in ENCODED.choices] == [
+        "columns", "low_rank", "sparse", "rows", "replace",
+    ]  # fmt: skip
     assert all(choice.reason for choice in ENCODED.choices)
 
 
@@ -66,9 +68,24 @@ def test_factors_that_the_grid_would_move_are_not_stored():
 
 def test_a_black_box_change_takes_the_smallest_exact_kind():
     base = StoredTensor.from_array(torch.randn(50, 40).bfloat16())
-    for changed, kind in ((1, "sparse"), (660, "sparse"), (667, "replace"), (2000, "replace")):
+    everywhere = np.random.default_rng(0).permutation(base.size)
+    rows, columns = np.arange(base.size) // 40, np.arange(base.size) % 40
+    for changed, kind in (
+        (everywhere[:1], "sparse"),
+        (everywhere[:660], "sparse"),
+        (everywhere[:667], "replace"),
+        (everywhere, "replace"),
+        (np.flatnonzero(rows == 7), "rows"),
+        (np.flatnonzero(np.isin(rows, (7, 49)) & (columns > 15)), "rows"),
+        (np.flatnonzero(np.isin(rows, (7, 49)) & (columns > 30)), "sparse"),
+        (np.flatnonzero(rows < 47), "rows"),
+        (np.flatnonzero(rows < 48), "replace"),
+        (np.flatnonzero(np.isin(columns, (0, 39))), "columns"),
+        (np.flatnonzero(columns < 38), "columns"),
+        (np.flatnonzero(columns < 39), "replace"),
+    ):
         values = base.bits().copy()
-        values[:changed] ^= 1
+        values[changed] ^= 1
         after = StoredTensor("BF16", base.shape, values.view(np.uint8))
         encoded = encode({"w": after}, lambda _: base)
         assert encoded.choices[0].kind == kind

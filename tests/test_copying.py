@@ -175,7 +175,7 @@ def test_nothing_is_left_of_a_copy_that_was_interrupted(sharded, tmp_path, failu
         materialize(sharded, tmp_path / "out", NEW, progress=stop)
     assert contents(tmp_path) == before
     assert not (tmp_path / "out").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"blobs", "sharded"}
+    assert {path.name for path in tmp_path.iterdir()} == {"blobs", "hubedit-home", "sharded"}
 
 
 KILLED = """
@@ -199,7 +199,7 @@ def test_a_failing_tensor_leaves_nothing(single, tmp_path):
 
     with pytest.raises(DeltaError, match="no"):
         materialize(single, tmp_path / "out", {"a.weight": fail})
-    assert {path.name for path in tmp_path.iterdir()} == {"single"}
+    assert {path.name for path in tmp_path.iterdir()} == {"hubedit-home", "single"}
 
 
 @pytest.mark.parametrize(

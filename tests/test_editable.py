@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from hubedit.updates import LowRank, Replace, Sparse
 
 from hubedit import models
 from hubedit.errors import (
@@ -18,6 +17,7 @@ from hubedit.errors import (
     UnsupportedModelError,
 )
 from hubedit.mapping import from_torch, same_bits, to_torch
+from hubedit.updates import Columns, LowRank, Replace, Rows, Sparse
 
 MLP = "transformer.h.1.mlp.c_proj.weight"
 EMBEDDINGS = "transformer.wte.weight"
@@ -165,6 +165,26 @@ def test_a_sparse_update_writes_the_elements_it_names(model):
     after = model.weight(MLP)
     assert (after[0, 0], after[1, 1]) == (7.0, 8.0)
     assert int((after != before).sum()) == 2
+
+
+def test_rows_and_columns_replace_the_lines_they_name(model):
+    before = model.weight(MLP).clone()
+    rows, columns = torch.ones(2, before.shape[1]), torch.full((before.shape[0], 1), 2.0)
+    model.update(MLP, Rows([5, 2], rows))
+    model.update(MLP, Columns([7], columns))
+    expected = before.clone()
+    expected[[2, 5]], expected[:, [7]] = rows, columns
+    assert torch.equal(model.weight(MLP), expected)
+    wrong_lines = (
+        Rows([before.shape[0]], rows[:1]),
+        Rows([0], rows[:1, 1:]),
+        Columns([0], columns[1:]),
+        Columns([before.shape[1]], columns),
+    )
+    for wrong in wrong_lines:
+        with pytest.raises(DeltaError):
+            model.update(MLP, wrong)
+    assert torch.equal(model.weight(MLP), expected)
 
 
 def test_a_replacement_is_the_new_value(model):

@@ -151,6 +151,16 @@ HOSTILE = {
     "indices out of range": (say("tensors", "some.weight", "shape", [5, 6]), "leave"),
     "another dtype": (say("tensors", "some.weight", "dtype", "BF16"), "F16"),
     "low rank of integers": (say("tensors", "low.weight", "dtype", "I16"), "do not fit"),
+    "rows of another width": (say("tensors", "up.weight", "shape", [8, 5]), "rows of the tensor"),
+    "rows out of range": (say("tensors", "up.weight", "shape", [3, 6]), "leave"),
+    "rows of a vector": (say("tensors", "up.weight", "shape", [48]), "has no rows"),
+    "rows of nothing": (say("tensors", "up.weight", "shape", [0, 6]), "has no rows"),
+    "rows called columns": (say("tensors", "up.weight", "kind", "columns"), "columns of the"),
+    "columns out of range": (say("tensors", "down.weight", "shape", [6, 6]), "leave"),
+    "columns of another height": (say("tensors", "down.weight", "shape", [5, 8]), "columns of the"),
+    "columns of another dtype": (say("tensors", "down.weight", "dtype", "BF16"), "F16"),
+    "signed indices of rows": (put("up.weight::indices", "dtype", "I32"), "U32"),
+    "indices of rows as a table": (put("up.weight::indices", "shape", [2, 1]), "U32"),
     "replace of another dtype": (say("tensors", "whole.bias", "dtype", "U64"), "replaces"),
     "a tensor without parts": (
         say("tensors", "ghost", {"after": "0" * 64, "before": "0" * 64, "dtype": "F32",
@@ -246,6 +256,12 @@ def with_data(key: str, values: np.ndarray) -> bytes:
 def test_indices_that_do_not_rise_or_leave_the_tensor_are_refused(indices, reason):
     with pytest.raises(DeltaFormatError, match=reason):
         Delta.read(with_data("some.weight::indices", np.array(indices, np.uint32)))
+
+
+@pytest.mark.parametrize("indices", [[3, 2], [2, 2], [2, 8], [2, 2**32 - 1]])
+def test_rows_that_do_not_rise_or_leave_the_tensor_are_refused(indices):
+    with pytest.raises(DeltaFormatError, match="do not rise"):
+        Delta.read(with_data("up.weight::indices", np.array(indices, np.uint32)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

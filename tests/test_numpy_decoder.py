@@ -10,7 +10,7 @@ import torch
 from numpy_decoder import decode
 
 from hubedit.delta import Delta, encode
-from hubedit.updates import LowRank, Sparse, StoredTensor
+from hubedit.updates import Columns, LowRank, Rows, Sparse, StoredTensor
 
 TORCH = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 PAGE = Path(__file__).parent.parent / "docs" / "delta-format.md"
@@ -41,6 +41,15 @@ def base_and_changes(seed: int):
             changes[name] = StoredTensor.from_array(~array)
         else:
             changes[name] = [Sparse(places, (array.reshape(-1)[places] + 1).astype(array.dtype))]
+    for dtype, as_torch in TORCH.items():
+        plain = torch.from_numpy(rng.normal(size=(12, 3, 15))).to(as_torch)
+        for name, update, count, shape in (
+            (f"{dtype}.rows", Rows, 4, (4, 3, 15)),
+            (f"{dtype}.columns", Columns, 5, (12, 3, 5)),
+        ):
+            base[name] = StoredTensor.from_array(plain)
+            places = rng.choice(12, count, replace=False)
+            changes[name] = [update(places, torch.from_numpy(rng.normal(size=shape)).to(as_torch))]
     return base, changes
 
 
@@ -49,7 +58,7 @@ def test_a_reader_written_from_the_page_rebuilds_the_same_bytes(seed):
     base, changes = base_and_changes(seed)
     encoded = encode(changes, base.__getitem__)
     kinds = {update.kind for update in encoded.delta.updates.values()}
-    assert kinds == {"low_rank", "sparse", "replace"}
+    assert kinds == {"low_rank", "sparse", "rows", "columns", "replace"}
     found = decode(
         encoded.delta.to_bytes(), {name: tensor.data.tobytes() for name, tensor in base.items()}
     )
