@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from hubedit.description import FORMAT, Description, Target, is_plain, read_desc
 from hubedit.errors import BaseMismatchError, DeltaError, DeltaFormatError, EmptyDeltaError
 from hubedit.headers import Header, HeaderProblem, data_order, read_header
 from hubedit.stored import StoredTensor
+from hubedit.texts import MAX_TEXT, TextFile
 from hubedit.updates import KINDS, Update, apply
 
 __all__ = [
@@ -28,10 +29,14 @@ __all__ = [
     "Encoded",
     "Target",
     "TensorChange",
+    "TextFile",
     "encode",
     "low_rank_file_nbytes",
     "low_rank_nbytes",
 ]
+
+TEXT_PART = "text"
+"""The part of the file that holds a text file of the model's repository."""
 
 
 class Delta(Mapping[str, Update]):
@@ -42,9 +47,10 @@ class Delta(Mapping[str, Update]):
         targets: what each tensor is before and after; the same names.
         aliases: other names of a tensor, by its stored name: tied parameters.
         meta: JSON without fractions that names where the delta belongs, such as its base.
+        files: text files of the model's repository that are written, by their paths.
 
     Raises:
-        EmptyDeltaError: there is no update.
+        EmptyDeltaError: there is neither an update nor a file.
         DeltaError: names or meta cannot be stored.
     """
 
@@ -54,8 +60,12 @@ class Delta(Mapping[str, Update]):
         targets: Mapping[str, Target],
         aliases: Mapping[str, Sequence[str]] | None = None,
         meta: Mapping[str, Any] | None = None,
+        files: Iterable[TextFile] = (),
     ) -> None:
-        if not updates:
+        self.files: Mapping[str, TextFile] = {
+            file.path: file for file in sorted(files, key=lambda file: file.path)
+        }
+        if not updates and not self.files:
             raise EmptyDeltaError("nothing changed, so there is no delta to store")
         if set(updates) != set(targets):
             raise DeltaError("a delta needs one target for each update")
@@ -106,6 +116,26 @@ class Delta(Mapping[str, Update]):
                 f"the delta makes of {name!r} another tensor than it says: it is damaged"
             )
         return after
+
+    def text(self, path: str, before: str | None) -> bytes:
+        """The content that the delta gives a file of the model's repository.
+
+        Args:
+            path: of the file.
+            before: SHA-256 (hex) of the file it replaces, or None where there is none.
+
+        Raises:
+            BaseMismatchError: that is not the file the delta was made from.
+            DeltaError: the delta writes no such file.
+        """
+        if path not in self.files:
+            raise DeltaError(f"the delta does not write {path!r}; it writes {list(self.files)}")
+        if self.files[path].before != before:
+            raise BaseMismatchError(
+                f"{path} is not the file that the delta was made from: give the base it was made "
+                "from"
+            )
+        return self.files[path].content
 
     def to_bytes(self) -> bytes:
         """The file; the same for the same delta, see docs/delta-format.md."""
@@ -183,16 +213,21 @@ class Delta(Mapping[str, Update]):
 
     def _stored(self) -> dict[str, StoredTensor]:
         """Every part by its key in the file."""
-        return {
+        found = {
             f"{name}::{part}": stored
             for name, update in self.updates.items()
             for part, stored in update.parts(math.prod(self.targets[name].shape)).items()
         }
+        for path, file in self.files.items():
+            text = np.frombuffer(file.content, dtype=np.uint8)
+            found[f"{path}::{TEXT_PART}"] = StoredTensor("U8", text.shape, text)
+        return found
 
     def _head(self) -> bytes:
         shapes = {key: (part.dtype, part.shape) for key, part in self._stored().items()}
         kinds = {name: update.kind for name, update in self.updates.items()}
-        return Description(kinds, self.targets, self.aliases, self.meta).head(shapes)
+        files = {path: (file.before, file.after) for path, file in self.files.items()}
+        return Description(kinds, self.targets, self.aliases, self.meta, files).head(shapes)
 
     def _chunks(self) -> Iterator[bytes | memoryview]:
         parts = self._stored()
@@ -217,6 +252,7 @@ def encode(
     *,
     meta: Mapping[str, Any] | None = None,
     aliases: Mapping[str, Sequence[str]] | None = None,
+    files: Iterable[TextFile] = (),
 ) -> Encoded:
     """Store what a method did to a model.
 
@@ -225,9 +261,10 @@ def encode(
         read_before: reads a stored tensor as it was before.
         meta: see `Delta`.
         aliases: other names of tensors, by stored name; those of unchanged tensors are left out.
+        files: files of the model's repository that were written; those as before are left out.
 
     Raises:
-        EmptyDeltaError: no tensor is other than before, once rounded to its dtype.
+        EmptyDeltaError: no tensor is other than before, once rounded to its dtype, and no file.
         NonFiniteUpdateError: NaN or infinity would be written.
         DeltaError: a change does not fit its tensor.
     """
@@ -247,7 +284,8 @@ def encode(
         updates[name], rebuilt[name] = update, after
         described.append(compare(name, before, after, update))
         choices.append(Choice(name, update.kind, described[-1].nbytes, reason))
-    if not updates:
+    files = [file for file in files if file.changes]
+    if not updates and not files:
         reasons = "; ".join(f"{choice.name}: {choice.reason}" for choice in choices[:3])
         raise EmptyDeltaError(
             f"the method changed nothing, so there is nothing to store ({reasons or 'no update'})"
@@ -257,7 +295,7 @@ def encode(
         for change in described
     }
     tied = {name: others for name, others in (aliases or {}).items() if name in updates}
-    return Encoded(Delta(updates, targets, tied, meta), choices, described, rebuilt)
+    return Encoded(Delta(updates, targets, tied, meta, files), choices, described, rebuilt)
 
 
 def low_rank_nbytes(
@@ -303,8 +341,14 @@ def _parsed(kind: type[Delta], header: Header, read: Callable[[int, int], bytes]
     """Build the delta that a header describes."""
     described = read_description(header.metadata)
     keys: dict[str, dict[str, str]] = {name: {} for name in described.targets}
-    for key in header.tensors:
+    texts: dict[str, bytes] = {}
+    for key, slot in header.tensors.items():
         name, _, part = key.rpartition("::")
+        if part == TEXT_PART and name in described.files:
+            if slot.dtype != "U8" or len(slot.shape) != 1 or slot.shape[0] > MAX_TEXT:
+                raise HeaderProblem(f"the text of {name!r} is not a list of U8, or too long")
+            texts[name] = read(slot.begin, slot.end)
+            continue
         if name not in keys:
             raise HeaderProblem(f"it stores {key!r}, which belongs to no update")
         keys[name][part] = key
@@ -320,4 +364,14 @@ def _parsed(kind: type[Delta], header: Header, read: Callable[[int, int], bytes]
         except DeltaError as error:
             raise HeaderProblem(f"the update of {name!r} is not usable: {error}") from error
         updates[name] = update
-    return kind(updates, described.targets, described.aliases, described.meta)
+    files = [_file(path, before, after, texts) for path, (before, after) in described.files.items()]
+    return kind(updates, described.targets, described.aliases, described.meta, files)
+
+
+def _file(path: str, before: str | None, after: str, texts: Mapping[str, bytes]) -> TextFile:
+    if path not in texts:
+        raise HeaderProblem(f"it does not store the text of {path!r}")
+    file = TextFile(path, before, texts[path])
+    if file.after != after or not file.changes:
+        raise HeaderProblem(f"the text of {path!r} is not the one that it describes")
+    return file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hubedit.errors import DeltaError
@@ -20,6 +20,7 @@ _NEWER = "a newer hubedit may know it: pip install -U hubedit"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _TARGET_FIELDS = {"after", "before", "dtype", "kind", "shape"}
 _TOP_FIELDS = {"aliases", "format", "meta", "tensors"}
+_FILE_FIELDS = {"after", "before"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Description:
-    """What a delta file says of itself; `kinds` and `targets` are by tensor name."""
+    """What a delta file says of itself.
+
+    `kinds` and `targets` are by tensor name, `files` by path: digests (hex) before, if there was
+    such a file, and after.
+    """
 
     kinds: Mapping[str, str]
     targets: Mapping[str, Target]
     aliases: Mapping[str, Sequence[str]]
     meta: Mapping[str, Any]
+    files: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
 
     def head(self, parts: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
         """The first bytes of the file, up to its data.
@@ -61,12 +67,17 @@ class Description:
             for name, target in self.targets.items()
         }
         aliases = {name: sorted(others) for name, others in self.aliases.items()}
-        described = {
+        described: dict[str, Any] = {
             "aliases": aliases,
             "format": FORMAT,
             "meta": dict(self.meta),
             "tensors": tensors,
         }
+        if self.files:
+            described["files"] = {
+                path: {"after": after, "before": before}
+                for path, (before, after) in self.files.items()
+            }
         try:
             return write_header(parts, {KEY: canonical_json(described).decode("utf-8")})
         except HeaderProblem as error:
@@ -91,18 +102,22 @@ def read_description(metadata: Mapping[str, str]) -> Description:
         raise HeaderProblem(
             f"it has format {described['format']} and this hubedit reads format {FORMAT}; {_NEWER}"
         )
-    if set(described) != _TOP_FIELDS:
+    if set(described) - {"files"} != _TOP_FIELDS:
         raise HeaderProblem(f"its description holds {sorted(described)}, not {sorted(_TOP_FIELDS)}")
     aliases, meta, tensors = described["aliases"], described["meta"], described["tensors"]
+    files = described.get("files", {})
     if not _are_names(aliases):
         raise HeaderProblem("its aliases are not lists of names")
     if not isinstance(meta, dict) or not is_plain(meta):
         raise HeaderProblem("its meta is not an object without fractions")
-    if not isinstance(tensors, dict) or not tensors:
+    if not isinstance(files, dict) or (not files and "files" in described):
+        raise HeaderProblem("its files are not an object with some")
+    if not isinstance(tensors, dict) or not (tensors or files):
         raise HeaderProblem("it describes no tensors")
     targets = {name: _target(name, value) for name, value in tensors.items()}
     kinds = {name: _kind(name, value["kind"]) for name, value in tensors.items()}
-    return Description(kinds, targets, aliases, meta)
+    digests = {path: _file(path, value) for path, value in files.items()}
+    return Description(kinds, targets, aliases, meta, digests)
 
 
 def is_plain(value: Any) -> bool:
@@ -127,9 +142,22 @@ def _target(name: str, value: Any) -> Target:
     dtype, shape, before, after = (value[key] for key in ("dtype", "shape", "before", "after"))
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS or not is_shape(shape):
         raise HeaderProblem(f"the entry of {name!r} has no valid dtype and shape")
-    if not all(isinstance(text, str) and _DIGEST.fullmatch(text) for text in (before, after)):
+    if not (_is_digest(before) and _is_digest(after)):
         raise HeaderProblem(f"the entry of {name!r} has no valid digests")
     return Target(dtype, tuple(shape), before, after)
+
+
+def _file(path: str, value: Any) -> tuple[str | None, str]:
+    if not isinstance(value, dict) or set(value) != _FILE_FIELDS:
+        raise HeaderProblem(f"the entry of the file {path!r} is not {sorted(_FILE_FIELDS)}")
+    before, after = value["before"], value["after"]
+    if not (before is None or _is_digest(before)) or not _is_digest(after):
+        raise HeaderProblem(f"the entry of the file {path!r} has no valid digests")
+    return before, after
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def _kind(name: str, kind: Any) -> str:

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import torch
 
-from hubedit.delta import encode
+from hubedit.delta import TextFile, encode
 from hubedit.updates import Columns, LowRank, Rows, Sparse, StoredTensor
 
 RNG = np.random.default_rng(0)
@@ -30,8 +30,16 @@ CHANGES = {
     "up.weight": [Rows([2, 3], RNG.normal(size=(2, 6)).astype(np.float32))],
     "whole.bias": StoredTensor.from_array(np.arange(5)[::-1]),
 }
+FILES = [
+    TextFile("generation_config.json", None, b'{"do_sample": false}\n'),
+    TextFile("chat_template.jinja", "b" * 64, "Be brief.\n{{ messages[0].content }}…".encode()),
+]
 ENCODED = encode(
-    CHANGES, BASE.__getitem__, meta={"base": "a" * 64}, aliases={"low.weight": ["head", "emb"]}
+    CHANGES,
+    BASE.__getitem__,
+    meta={"base": "a" * 64},
+    aliases={"low.weight": ["head", "emb"]},
+    files=FILES,
 )
 CONTENT = ENCODED.delta.to_bytes()
 

@@ -1,5 +1,6 @@
 """A reader of delta files that follows docs/delta-format.md alone: struct, json and NumPy."""
 
+import hashlib
 import json
 import struct
 
@@ -49,6 +50,19 @@ def decode(content: bytes, base: dict[str, bytes]) -> dict[str, bytes]:
         else:
             raise ValueError(f"unknown kind {target['kind']}")
     return rebuilt
+
+
+def decode_files(content: bytes) -> dict[str, bytes]:
+    """The content of every file that the delta writes."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    described = json.loads(header["__metadata__"]["hubedit"]).get("files", {})
+    found = {}
+    for path, digests in described.items():
+        begin, end = header[f"{path}::text"]["data_offsets"]
+        found[path] = content[8 + length + begin : 8 + length + end]
+        assert hashlib.sha256(found[path]).hexdigest() == digests["after"]
+    return found
 
 
 def add(dtype: str, base: bytes, left: np.ndarray, right: np.ndarray) -> bytes:

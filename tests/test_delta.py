@@ -2,17 +2,19 @@
 
 import hashlib
 import io
+import json
 
 import pytest
 import safetensors.torch
 import torch
-from delta_sample import BASE, CHANGES, CONTENT, ENCODED, low_rank, parsed
+from delta_sample import BASE, CHANGES, CONTENT, ENCODED, FILES, low_rank, parsed
 
-from hubedit.delta import Delta, Target, encode, low_rank_nbytes
+from hubedit.delta import Delta, Target, TextFile, encode, low_rank_nbytes
 from hubedit.errors import (
     BaseMismatchError,
     DeltaError,
     DeltaFormatError,
+    EmptyDeltaError,
 )
 from hubedit.updates import StoredTensor, apply
 
@@ -55,6 +57,7 @@ def test_the_order_in_which_changes_are_given_does_not_matter():
         BASE.__getitem__,
         meta={"base": "a" * 64},
         aliases={"low.weight": ["emb", "head"]},
+        files=FILES[::-1],
     )
     assert again.delta.to_bytes() == CONTENT
 
@@ -74,7 +77,7 @@ def test_the_stock_library_opens_the_file():
 def test_data_start_at_eight_bytes_and_are_aligned():
     header, data = parsed()
     assert (len(CONTENT) - len(data)) % 8 == 0
-    widths = {"F32": 4, "U32": 4, "F16": 2, "I64": 8}
+    widths = {"U8": 1, "F32": 4, "U32": 4, "F16": 2, "I64": 8}
     for key, entry in header.items():
         if key != "__metadata__":
             assert entry["data_offsets"][0] % widths[entry["dtype"]] == 0
@@ -118,6 +121,65 @@ def test_a_recorded_digest_decides():
     assert Delta.read_verified(CONTENT, digest, "x").to_bytes() == CONTENT
     with pytest.raises(DeltaFormatError, match="not the file that was recorded"):
         Delta.read_verified(CONTENT, "0" * 64, "x")
+
+
+def test_files_are_read_as_they_were_written():
+    delta = Delta.read(CONTENT)
+    assert delta.files == {file.path: file for file in FILES}
+    assert list(delta.files) == ["chat_template.jinja", "generation_config.json"]
+    assert delta.text("generation_config.json", None) == FILES[0].content
+    assert delta.text("chat_template.jinja", "b" * 64) == FILES[1].content
+    for path, before in (("generation_config.json", "b" * 64), ("chat_template.jinja", None)):
+        with pytest.raises(BaseMismatchError, match=path):
+            delta.text(path, before)
+    with pytest.raises(DeltaError, match="does not write"):
+        delta.text("added_tokens.json", None)
+
+
+def test_a_delta_may_write_files_alone():
+    encoded = encode({}, BASE.__getitem__, files=FILES)
+    delta = Delta.read(encoded.delta.to_bytes())
+    assert (list(delta), delta.files) == ([], {file.path: file for file in FILES})
+    assert delta.to_bytes() == encoded.delta.to_bytes()
+
+
+def test_a_delta_without_files_does_not_speak_of_them():
+    plain = encode(CHANGES, BASE.__getitem__).delta.to_bytes()
+    assert "files" not in json.loads(parsed(plain)[0]["__metadata__"]["hubedit"])
+
+
+def test_files_that_are_as_before_are_left_out():
+    same = [TextFile(file.path, file.after, file.content) for file in FILES]
+    assert encode(CHANGES, BASE.__getitem__, files=[same[0], FILES[1]]).delta.files.keys() == {
+        "chat_template.jinja"
+    }
+    with pytest.raises(EmptyDeltaError):
+        encode({}, BASE.__getitem__, files=same)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "reason"),
+    [
+        ("config.json", b"{}", "cannot write the file"),
+        ("tokenizer.json", b"{}", "did you mean"),
+        ("model.safetensors", b"x", "cannot write"),
+        ("../chat_template.jinja", b"x", "cannot write"),
+        ("folder/chat_template.jinja", b"x", "cannot write"),
+        ("README.md", b"x", "cannot write"),
+        ("modeling.py", b"x", "cannot write"),
+        ("chat_template.jinja", b"x" * ((1 << 20) + 1), "1048577 bytes"),
+        ("chat_template.jinja", b"\xff", "UTF-8"),
+        ("chat_template.jinja", b"a\0b", "zero byte"),
+        ("generation_config.json", b"{", "not JSON"),
+        ("generation_config.json", b"[]", "not a JSON object"),
+        ("generation_config.json", b'{"a":1,"a":2}', "twice"),
+        ("generation_config.json", b'{"a":NaN}', "NaN"),
+        ("tokenizer_config.json", b'{"auto_map":{}}', "auto_map"),
+    ],
+)
+def test_a_file_that_no_edit_may_write_is_refused(path, content, reason):
+    with pytest.raises(DeltaError, match=reason):
+        TextFile(path, None, content)
 
 
 @pytest.mark.parametrize(("shape", "rank"), [((12, 10), 1), ((300, 200), 7), ((64, 64), 30)])

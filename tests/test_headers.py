@@ -132,7 +132,11 @@ HOSTILE = {
     "a kind that is a list": (say("tensors", "low.weight", "kind", []), "kind"),
     "another kind": (say("tensors", "low.weight", "kind", "sparse"), "stores"),
     "an unknown field": (say("more", 1), "description holds"),
-    "no tensors": (say("tensors", {}), "no tensors"),
+    "no tensors": (say("tensors", {}), "belongs to no update"),
+    "neither tensors nor files": (
+        lambda header, described: (described["tensors"].clear(), described.pop("files")),
+        "no tensors",
+    ),
     "tensors as a list": (say("tensors", []), "no tensors"),
     "fractions in meta": (say("meta", {"x": 0.5}), "meta"),
     "meta as a list": (say("meta", []), "meta"),
@@ -161,6 +165,23 @@ HOSTILE = {
     "columns of another dtype": (say("tensors", "down.weight", "dtype", "BF16"), "F16"),
     "signed indices of rows": (put("up.weight::indices", "dtype", "I32"), "U32"),
     "indices of rows as a table": (put("up.weight::indices", "shape", [2, 1]), "U32"),
+    "files that are a list": (say("files", []), "files"),
+    "files that are none": (say("files", {}), "files"),
+    "a file without digests": (say("files", "chat_template.jinja", {}), "the file"),
+    "a file with a wrong digest before": (
+        say("files", "chat_template.jinja", "before", "B" * 64), "no valid digests"
+    ),
+    "a file with no digest after": (
+        say("files", "chat_template.jinja", "after", None), "no valid digests"
+    ),
+    "a file of another content": (
+        say("files", "chat_template.jinja", "after", "0" * 64), "not the one that it describes"
+    ),
+    "a file without text": (
+        say("files", "added_tokens.json", {"after": "0" * 64, "before": None}), "does not store"
+    ),
+    "a text without file": (drop("files", "chat_template.jinja"), "belongs to no update"),
+    "a text of signed bytes": (put("chat_template.jinja::text", "dtype", "I8"), "list of U8"),
     "replace of another dtype": (say("tensors", "whole.bias", "dtype", "U64"), "replaces"),
     "a tensor without parts": (
         say("tensors", "ghost", {"after": "0" * 64, "before": "0" * 64, "dtype": "F32",
@@ -270,6 +291,18 @@ def test_factors_that_are_not_finite_are_refused(value):
     values[5] = value
     with pytest.raises(DeltaFormatError, match="not finite"):
         Delta.read(with_data(LEFT, values))
+
+
+@pytest.mark.parametrize(
+    "path", ["config.json", "../chat_template.jinja", "/etc/passwd", "model.safetensors", ""]
+)
+def test_a_file_that_no_edit_may_write_is_refused(path):
+    def rename(header, described):
+        header[f"{path}::text"] = header.pop("generation_config.json::text")
+        described["files"][path] = described["files"].pop("generation_config.json")
+
+    with pytest.raises(DeltaFormatError, match="cannot write the file"):
+        Delta.read(altered(rename))
 
 
 def test_factors_off_the_grid_are_refused():

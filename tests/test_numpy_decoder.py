@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy_decoder import decode
+from delta_sample import CONTENT, FILES
+from numpy_decoder import decode, decode_files
 
 from hubedit.delta import Delta, encode
 from hubedit.updates import Columns, LowRank, Rows, Sparse, StoredTensor
@@ -65,6 +66,13 @@ def test_a_reader_written_from_the_page_rebuilds_the_same_bytes(seed):
     assert found == {name: tensor.data.tobytes() for name, tensor in encoded.after.items()}
 
 
+def test_a_reader_written_from_the_page_finds_the_files():
+    assert decode_files(CONTENT) == {file.path: file.content for file in FILES}
+    assert decode_files(encode({}, {}.__getitem__, files=FILES).delta.to_bytes()) == {
+        file.path: file.content for file in FILES
+    }
+
+
 def test_the_page_shows_a_description_as_it_is_written():
     shown = re.search(r"```json\n(.*)\n```", PAGE.read_text(encoding="utf-8")).group(1)
     described = json.loads(shown)
@@ -83,7 +91,7 @@ def test_the_page_names_every_kind():
     from hubedit.updates import KINDS
 
     text = PAGE.read_text(encoding="utf-8")
-    assert set(re.findall(r"^### `(\w+)`$", text, re.MULTILINE)) == set(KINDS)
+    assert set(re.findall(r"^### `(\w+)`$", text, re.MULTILINE)) == {*KINDS, "file"}
     for kind in KINDS:
         assert f"### `{kind}`" in text
 
