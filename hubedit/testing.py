@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,11 +13,13 @@ import pytest
 
 from hubedit import context, editions, hub, models, places, run
 from hubedit.card import render_card
-from hubedit.errors import ConfigError, HubEditError, RequestError
+from hubedit.disclosure import refuse_leaks
+from hubedit.errors import ConfigError, HubEditError, MethodError, RequestError
 from hubedit.method import Method
 from hubedit.plugins import PluginInfo, Plugins
 from hubedit.recipe import make_recipe
 from hubedit.requests import rows_of
+from hubedit.updates import StoredTensor
 from hubedit.verification import verify
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ class MethodContract:
     def _own_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HUBEDIT_HOME", str(tmp_path / "home"))
 
-    def job(self, base: Path, seed: int = 0) -> run.Job:
+    def job(self, base: Path, seed: int = 0, disclose: str = "full") -> run.Job:
         """A job of this method on a base."""
         recipe = make_recipe(
             {
@@ -116,6 +118,7 @@ class MethodContract:
                 "config": self.config,
                 "seed": seed,
                 "threads": 1,
+                "disclose": disclose,
             }
         )
         return run.prepare(recipe, _no_hub, plugins=self.plugins())
@@ -194,6 +197,32 @@ class MethodContract:
         assert self.method.name in card
         assert self.method.summary()
 
+    def test_an_undisclosed_request_leaks_nothing(
+        self, model_directory: Path, tmp_path: Path
+    ) -> None:
+        """No words in any file, and no token ids in the rows and norms of what changed."""
+        job = self.job(model_directory, disclose="none")
+        try:
+            applied = run.apply(job, tmp_path / "edit", force=self.force)
+        except MethodError as error:
+            assert "--allow-embeddings" in str(error)
+            return
+        files = {
+            path.name: path.read_bytes() for path in applied.directory.rglob("*") if path.is_file()
+        }
+        refuse_leaks(files, job.rows)
+        model = models.load(model_directory)
+        words = [text for row in job.rows for text in row.model_dump().values()]
+        known = {
+            token for text in words if isinstance(text, str) for token in model.tokens(text)[0]
+        }
+        edition = editions.edits_of(str(applied.directory), _no_hub)
+        found = {
+            name: (model.start(name), tensor) for name, tensor in edition.overlay().items()
+        }
+        for name, advantage in telltale(found, len(model.tokenizer), known).items():
+            assert advantage <= 0.6, f"{name} tells which tokens the request holds"
+
     def test_importing_the_plugin_is_quiet_and_light(self) -> None:
         module = self.method.__module__.partition(".")[0]
         code = (
@@ -205,6 +234,37 @@ class MethodContract:
         )
         assert done.stdout == "[]\n"
         assert done.stderr == ""
+
+
+def telltale(
+    changed: Mapping[str, tuple[StoredTensor, StoredTensor]], vocabulary: int, tokens: set[int]
+) -> dict[str, float]:
+    """How well the size of each token's change tells the tokens of a request, tensor by tensor.
+
+    Args:
+        changed: tensors before and after, by name.
+        vocabulary: number of tokens.
+        tokens: ids of those in the request.
+
+    Returns:
+        For each tensor with a side as long as the vocabulary, the probability (area under the
+        ROC curve) that a token of the request moved more than another one; 0.5 is chance.
+    """
+    import numpy as np
+
+    found = {}
+    for name, (before, after) in changed.items():
+        delta = np.abs(after.to_float32().astype(np.float64) - before.to_float32())
+        for side, length in enumerate(before.shape):
+            if length != vocabulary:
+                continue
+            others = tuple(axis for axis in range(delta.ndim) if axis != side)
+            moved = np.sqrt((delta**2).sum(axis=others))
+            asked = np.zeros(vocabulary, dtype=bool)
+            asked[sorted(tokens)] = True
+            one, other = moved[asked][:, None], moved[~asked][None, :]
+            found[name] = float(((one > other) + 0.5 * (one == other)).mean())
+    return found
 
 
 def _no_hub() -> hub.Hub:
@@ -225,4 +285,4 @@ def _condition(model: LoadedModel) -> dict[str, Any]:
     return found
 
 
-__all__ = ["ROW", "MethodContract", "tiny_model"]
+__all__ = ["ROW", "MethodContract", "telltale", "tiny_model"]

@@ -25,6 +25,13 @@ class RomeConfig(hubedit.Config):
         "prefixes everywhere (deviation: R-ROME, arXiv:2403.07175); `original` takes the mean for "
         "the direction and the bare prompt for the denominator, as published",
     )
+    bare_weight: float | None = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="weight of the bare prompt in the mean key, as MEMIT weighs it (deviation); "
+        "null: as one among the prefixed ones, as published",
+    )
     prefixes: tuple[tuple[int, int], ...] = Field(
         ((5, 10), (10, 10)),
         description="random beginnings put before the prompt, as pairs (tokens, how many); the "
@@ -34,8 +41,8 @@ class RomeConfig(hubedit.Config):
     steps: int = Field(
         25, ge=1, description="forward passes of the optimisation of v*; the last makes no step"
     )
-    learning_rate: float = Field(0.5, gt=0, description="of Adam, for v*")
-    stop_loss: float = Field(0.05, ge=0, description="the optimisation of v* ends below this loss")
+    learning_rate: float = Field(0.2, gt=0, description="of Adam, for v*")
+    stop_loss: float = Field(0.1, ge=0, description="the optimisation of v* ends below this loss")
     kl_factor: float = Field(
         0.0625, ge=0, description="weight of the divergence on “{subject} is a”"
     )
@@ -45,7 +52,7 @@ class RomeConfig(hubedit.Config):
         "published code) or at the last token of “{subject} is a” (as the paper's text)",
     )
     weight_decay: float = Field(
-        0.5, ge=0, description="weight of ‖δ‖ / ‖reference‖², with the reference of `clamp`"
+        0.0, ge=0, description="weight of ‖δ‖ / ‖reference‖², with the reference of `clamp`"
     )
     clamp: Literal["residual", "mlp"] = Field(
         "residual",
@@ -60,7 +67,7 @@ class RomeConfig(hubedit.Config):
         True, description="whether the update avoids the directions of other keys (C⁻¹)"
     )
     ridge: float = Field(
-        1e-2,
+        1e-4,
         ge=0,
         description="added to the diagonal of C, in units of its mean (deviation: published code "
         "uses none, and C of a small corpus is nearly singular)",

@@ -73,7 +73,7 @@ class _Editing:
         everywhere = place_all(self.model, row, self.prefixes)
         contexts = self.usable(everywhere, name)
         keys = read_keys(self.model, self.site, contexts)
-        average = keys.mean(0)
+        average = self.average(keys, contexts, everywhere)
         key = average if self.config.keys == "averaged" else keys[0]
         u = self.directions.of(average)
         self.guard_key(u, key, name)
@@ -105,6 +105,15 @@ class _Editing:
             "reached": (tried["probability"] or 0.0) >= self.config.min_probability,
             **{name: _finite(figure) for name, figure in figures.items()},
         }
+
+    def average(
+        self, keys: torch.Tensor, contexts: Sequence[Context], everywhere: Sequence[Context]
+    ) -> torch.Tensor:
+        """The mean key, in which the bare prompt has the weight that the settings give it."""
+        weight = self.config.bare_weight
+        if weight is None or len(keys) < 2 or contexts[0] is not everywhere[0]:
+            return keys.mean(0)
+        return weight * keys[0] + (1 - weight) * keys[1:].mean(0)
 
     def usable(self, everywhere: Sequence[Context], name: str) -> Sequence[Context]:
         """The contexts whose keys tell something of the subject."""

@@ -40,7 +40,12 @@ def sample(
     step, past = tokens, None
     length = min(length, positions(model))
     while tokens.shape[1] < length:
-        output = model.model(input_ids=step, past_key_values=past, use_cache=True)
+        output = model.model(
+            input_ids=step,
+            attention_mask=torch.ones_like(tokens),
+            past_key_values=past,
+            use_cache=True,
+        )
         past = output.past_key_values
         logits = output.logits[:, -1].float().cpu()
         likeliest, indices = logits.topk(min(top_k, logits.shape[-1]))

@@ -1,0 +1,82 @@
+"""What is trained: the chosen weights in place, or low-rank factors beside them; needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+import hubedit
+from hubedit_unlearn.config import TrainingConfig
+
+Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an optimiser changes.
+
+    `stored()` gives tensors of the model, each with the value it has once the change is part of the
+    weights; `updates()` gives the change by parameter, empty where it was made in place.
+    """
+
+    parameters: Sequence[torch.nn.Parameter]
+    stored: Callable[[], Pairs]
+    updates: Callable[[], Mapping[str, hubedit.LowRank]] = field(default=dict)
+
+
+def adapted(
+    model: hubedit.EditableModel, config: TrainingConfig, generator: torch.Generator
+) -> AbstractContextManager[Trained]:
+    """Make the chosen weights trainable while the `with` lasts, by the configured adaptation.
+
+    Raises:
+        ConfigError: settings contradict each other or the model.
+        UnsupportedModelError: LoRA has nothing to adapt.
+        MethodError: the weights cannot be trained in their working dtype.
+    """
+    if config.adaptation == "full":
+        return in_place(model, config)
+    from hubedit_unlearn.lora import beside
+
+    return beside(model, config, generator)
+
+
+def chosen_layers(model: hubedit.EditableModel, config: TrainingConfig) -> set[int]:
+    """The blocks that may change.
+
+    Raises:
+        ConfigError: the model has no such layer, or none is named.
+    """
+    depth = model.layout.depth(model.model.config)
+    if config.layers is None:
+        return set(range(depth))
+    if not config.layers or not all(0 <= layer < depth for layer in config.layers):
+        raise hubedit.ConfigError(
+            f"layers {list(config.layers)} were asked for, but the model has layers 0 to "
+            f"{depth - 1}; set layers to some of them"
+        )
+    return set(config.layers)
+
+
+@contextmanager
+def in_place(model: hubedit.EditableModel, config: TrainingConfig) -> Iterator[Trained]:
+    """Train the chosen parameters themselves: matrices, biases and layer norms."""
+    layers, layout = chosen_layers(model, config), model.layout
+    chosen = [
+        parameter
+        for name, parameter in model.model.named_parameters()
+        if (layout.layer_of(name) in layers and config.modules in ("all", layout.module_of(name)))
+        or (config.train_embeddings and layout.module_of(name) in ("embeddings", "head"))
+    ]
+    odd = {parameter.dtype for parameter in chosen} - {torch.float32}
+    if odd:
+        raise hubedit.MethodError(
+            f"weights are trained in float32, and the model is loaded as {odd.pop()}; leave the "
+            "recipe's dtype at float32, or set adaptation=lora"
+        )
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    yield Trained(chosen, lambda: ((parameter, parameter.detach()) for parameter in chosen))

@@ -1,0 +1,163 @@
+"""When training ends and when it went wrong: judged on the weights as they will be stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+import hubedit
+from hubedit_unlearn.adaptation import Trained
+from hubedit_unlearn.condition import as_stored
+from hubedit_unlearn.config import TrainingConfig
+from hubedit_unlearn.losses import scored
+from hubedit_unlearn.texts import Example, Parts
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model makes of the request after some steps.
+
+    `probability` is the mean over the unlearnt tokens; `loss` the mean over the retained ones, in
+    nats.
+    """
+
+    step: int
+    probability: float
+    loss: float
+
+
+class Watch:
+    """Looks at fixed texts of both parts as training goes on.
+
+    Raises:
+        MethodError: the model does not know what it shall forget, unless `run.force` is set.
+    """
+
+    def __init__(
+        self,
+        model: hubedit.EditableModel,
+        trained: Trained,
+        dtype: torch.dtype,
+        parts: Parts,
+        config: TrainingConfig,
+        run: hubedit.RunContext,
+    ) -> None:
+        self._model, self._trained, self._dtype = model, trained, dtype
+        self._config, self._run = config, run
+        self._counts = {
+            f"{name}_{what}": count
+            for name, part in vars(parts).items()
+            for what, count in (
+                ("texts", len(part)),
+                ("tokens", sum(example.labelled for example in part)),
+            )
+        }
+        self._forget = _some(parts.forget, config.evaluation_texts, run.generator)
+        self._judged = _some(parts.judged, config.evaluation_texts, run.generator)
+        self.looks = [self._now(0)]
+        if self._forgotten:
+            _stop(
+                run,
+                hubedit.MethodError(
+                    f"the model gives the tokens to forget a mean probability of "
+                    f"{self.looks[0].probability:.2g} already, below forget_target="
+                    f"{config.forget_target:g}; there is nothing to forget, or set a lower target"
+                ),
+            )
+
+    @property
+    def growth(self) -> float:
+        """Perplexity of the retained tokens over what it was at the start."""
+        return math.exp(min(self.looks[-1].loss - self.looks[0].loss, 700.0))
+
+    @property
+    def _forgotten(self) -> bool:
+        return self.looks[-1].probability < self._config.forget_target
+
+    def look(self, step: int) -> bool:
+        """Look again; returns whether all is forgotten and enough retained.
+
+        Raises:
+            MethodError: what the model says is no longer finite.
+        """
+        self.looks.append(self._now(step))
+        return self._forgotten and self.growth <= self._config.retain_ceiling
+
+    def conclude(self, step: int) -> None:
+        """Record the figures, and judge how it ended.
+
+        Raises:
+            CollapseError: too much of what was to be retained is lost, unless `run.force` is set.
+        """
+        if self.looks[-1].step != step:
+            self.look(step)
+        first, last = self.looks[0], self.looks[-1]
+        self._run.record(
+            "unlearning",
+            {
+                **self._counts,
+                "steps": step,
+                "stored_dtype": str(self._dtype).removeprefix("torch."),
+                "trained_values": sum(item.numel() for item in self._trained.parameters),
+                "forget_probability_before": _figure(first.probability),
+                "forget_probability": _figure(last.probability),
+                "retain_loss_before": _figure(first.loss),
+                "retain_loss": _figure(last.loss),
+                "retain_perplexity_ratio": _figure(self.growth),
+                "reached": self._forgotten,
+            },
+        )
+        if not self._forgotten:
+            self._run.log(
+                f"after {step} steps the tokens to forget still have a mean probability of "
+                f"{last.probability:.2g} (forget_target {self._config.forget_target:g}); try more "
+                "epochs or a larger learning_rate"
+            )
+        if not self.growth <= self._config.retain_ceiling:
+            _stop(
+                self._run,
+                hubedit.CollapseError(
+                    f"the perplexity of the texts to retain grew {self.growth:.3g} times (limit "
+                    f"{self._config.retain_ceiling:g}); use a smaller learning_rate, a larger "
+                    "retain_weight or more retain rows"
+                ),
+            )
+
+    def _now(self, step: int) -> Look:
+        with as_stored(self._trained, self._dtype):
+            forgotten, retained = self._nll(self._forget), self._nll(self._judged)
+        look = Look(step, float(forgotten.neg().exp().mean()), float(retained.mean()))
+        if not math.isfinite(look.probability + look.loss):
+            raise hubedit.MethodError(
+                f"after {step} steps the model's probabilities are not finite; use a smaller "
+                "learning_rate"
+            )
+        return look
+
+    def _nll(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Cross-entropies of all labelled tokens, float64 on the CPU."""
+        size = self._config.batch_size
+        ordered = sorted(examples, key=lambda example: len(example.ids))
+        pieces = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        return torch.cat([scored(self._model, piece, 1, 1).nll.cpu().double() for piece in pieces])
+
+
+def _some(examples: Sequence[Example], count: int, generator: torch.Generator) -> Sequence[Example]:
+    if len(examples) <= count:
+        return examples
+    chosen = torch.randperm(len(examples), generator=generator)[:count]
+    return [examples[index] for index in chosen.tolist()]
+
+
+def _stop(run: hubedit.RunContext, error: hubedit.MethodError) -> None:
+    """Raise, or note that the user insists."""
+    if not run.force:
+        raise error
+    run.overridden(str(error))
+
+
+def _figure(value: float) -> float:
+    return float(f"{value:.6g}")
