@@ -38,7 +38,8 @@ DOCS = Path(__file__).parent.parent / "docs" / "plugins.md"
 
 def block(after):
     """The first Python block of the page about plugins that follows a line."""
-    return DOCS.read_text(encoding="utf-8").split(after, 1)[1].split("```python\n", 1)[1].split("```")[0]
+    page = DOCS.read_text(encoding="utf-8").split(after, 1)[1]
+    return page.split("```python\n", 1)[1].split("```")[0]
 
 
 @pytest.fixture
