@@ -71,9 +71,7 @@ def with_small_files(arguments: Sequence[str], most: int) -> subprocess.Complete
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    return subprocess.run(
-        arguments, capture_output=True, text=True, check=False, preexec_fn=limit
-    )
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, preexec_fn=limit)
 
 
 def leftovers(directory: Path) -> list[str]:
