@@ -27,7 +27,7 @@ class Directions:
         self.factor, failed = torch.linalg.cholesky_ex(damped)
         if int(failed) or not torch.isfinite(self.factor).all():
             raise hubedit.MethodError(
-                "the statistic C is singular; set ridge above 0 (1e-2 is usual) or give more texts"
+                "the statistic C is singular; set ridge above 0 (1e-3 is usual) or give more texts"
             )
 
     def of(self, key: torch.Tensor) -> torch.Tensor:
