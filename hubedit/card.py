@@ -12,7 +12,7 @@ import yaml
 from hubedit import words
 from hubedit.errors import ManifestError
 from hubedit.layouts import LAYOUTS
-from hubedit.manifest import Manifest, Sha256, Stack, touched_tensors
+from hubedit.manifest import Manifest, Sha256, Stack, touched_tensors, written_files
 from hubedit.markdown import render, visible
 
 STARTS = "<!-- hubedit: your text starts here -->"
@@ -97,6 +97,7 @@ def render_card(
         pinned=f"{name}@v{stack.version or stack.height}",
         auto=_task(stack)[0],
         touched=len(touched_tensors(manifests)),
+        written=sorted(written_files(manifests)),
         total_bytes=sum(manifest.delta.nbytes for manifest in manifests),
         edits=[
             {

@@ -30,6 +30,7 @@ def materialize(
     changes: Mapping[str, StoredTensor] | Mapping[str, Callable[[], StoredTensor]],
     *,
     files: Iterable[str] | None = None,
+    texts: Mapping[str, bytes] | None = None,
     link: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
@@ -44,6 +45,7 @@ def materialize(
         changes: the new tensors by name, or functions that return them.
         files: names of the files to copy, relative with `/`; by default all that are not hidden and
             hold no weights beside those of the checkpoint.
+        texts: contents of files that are written instead of copied, or beside them.
         link: hard-link files without changes where the system can, instead of copying them; they
             are then the same files, so that writing to one writes to both.
         progress: called with a file's name, bytes done and bytes in all, after each file.
@@ -71,10 +73,19 @@ def materialize(
     absent = [name for name in names if not _inside(source, name).is_file()]
     if absent:
         raise OutputError(f"{source} has no file {absent[0]!r} to copy")
-    sizes = {name: (source / name).stat().st_size for name in names}
+    texts = texts or {}
+    lost = sorted(set(texts) & {*checkpoint.files})
+    if lost:
+        raise OutputError(f"{lost[0]} holds weights or lists them, and is not written as text")
+    copied = [name for name in names if name not in texts]
+    sizes = {name: (source / name).stat().st_size for name in copied}
     done, total = 0, sum(sizes.values())
     with _finished(target) as work:
-        for name in names:
+        for name, content in texts.items():
+            written = _inside(work, name)
+            written.parent.mkdir(parents=True, exist_ok=True)
+            written.write_bytes(content)
+        for name in copied:
             copy = _inside(work, name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             touched = by_file.get(name, [])

@@ -20,6 +20,7 @@ from hubedit.errors import (
 from hubedit.layouts import Layout
 from hubedit.mapping import TensorMap, from_torch, same_bits, to_torch
 from hubedit.shards import Checkpoint
+from hubedit.texts import TextFile, check_path
 from hubedit.updates import Columns, LowRank, Replace, Rows, Sparse, StoredTensor, Update
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class LoadedModel(Asking):
     """A model in memory that knows the stored tensor of every parameter: an `EditableModel`.
 
     Its start state is the base's files with `overlay` on them: the tensors that earlier edits
-    changed. `recorded` holds the updates made since, by stored tensor.
+    changed, and with `texts`: the small files that they wrote. `recorded` holds the updates made
+    since, by stored tensor, and `written` the files, by path.
     """
 
     def __init__(
@@ -46,13 +48,16 @@ class LoadedModel(Asking):
         *,
         directory: Path,
         overlay: Mapping[str, StoredTensor],
+        texts: Mapping[str, bytes],
         identity: str | None,
     ) -> None:
         super().__init__(model, tokenizer, layout, next(model.parameters()).device)
         self.checkpoint = checkpoint
         self.tensors = tensors
         self.recorded: dict[str, list[Update]] = {}
-        self._directory = directory
+        self.written: dict[str, str] = {}
+        self.directory = directory
+        self._texts = dict(texts)
         self._overlay = dict(overlay)
         self._identity = identity
         self._expected: dict[str, str] = {}
@@ -114,6 +119,35 @@ class LoadedModel(Asking):
             self.recorded.setdefault(twin, []).append(update)
             self._expected[twin] = expected
 
+    def read_file(self, path: str) -> str | None:
+        """A small text file of the model, as it is now; None if there is no such file.
+
+        Raises:
+            DeltaError: an edit cannot write that file, or it is no text.
+        """
+        if path in self.written:
+            return self.written[path]
+        content = self._texts.get(path)
+        if content is None:
+            check_path(path)
+            file = self.directory / path
+            content = file.read_bytes() if file.is_file() else None
+        try:
+            return None if content is None else content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DeltaError(f"{path} is not text in UTF-8") from error
+
+    def write_file(self, path: str, text: str) -> None:
+        """Replace or add a small text file of the model: one of `hubedit.texts.TEXT_FILES`.
+
+        It is recorded here; the tokenizer is read again when the model is rebuilt.
+
+        Raises:
+            DeltaError: an edit cannot write that file, or this text into it.
+        """
+        TextFile(path, None, text.encode("utf-8", "surrogatepass"))
+        self.written[path] = text
+
     def changes(self) -> dict[str, list[Update] | StoredTensor]:
         """What changed since the start, by stored tensor, sorted.
 
@@ -159,11 +193,15 @@ class LoadedModel(Asking):
             self._expected.pop(twin, None)
 
     def restore(self) -> None:
-        """Put every parameter back to the start state, frozen and in evaluation mode."""
+        """Put every parameter back to the start state, frozen and in evaluation mode.
+
+        Files that were written are forgotten.
+        """
         self._check_structure()
         for tensor in self.tensors.names_of:
             self.tensors.write(self.model, tensor, self.start(tensor))
         self.recorded.clear()
+        self.written.clear()
         self._expected.clear()
         self.model.zero_grad(set_to_none=True)
         self.model.requires_grad_(False).train(False)
@@ -187,7 +225,7 @@ class LoadedModel(Asking):
         the parameters `ignoring`, so that an edit of them does not change it.
         """
         if self._identity is None:
-            self._identity = _files_identity(self._directory)
+            self._identity = _files_identity(self.directory)
         ignored = {twin for name in ignoring for twin in self.tensors.beside(self._tensor_of(name))}
         touched = sorted(
             [name, value.sha256()] for name, value in self._overlay.items() if name not in ignored

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hubedit.delta import Delta
-from hubedit.errors import BaseMismatchError, ManifestError
+from hubedit.errors import BaseMismatchError, ManifestError, VerificationError
 from hubedit.hub import Hub
-from hubedit.manifest import STACK_FILE, Manifest, Stack, StackEntry
+from hubedit.manifest import STACK_FILE, Manifest, Stack, StackEntry, written_files
 from hubedit.places import HubPlace, Place, base_record, checkpoint, open_base, open_place
 from hubedit.updates import StoredTensor
 
@@ -74,6 +74,30 @@ class Edition:
                 before = tensors[name] if name in tensors else stored.read(name)
                 tensors[name] = delta.apply(name, before)
         return tensors
+
+    def file_digests(self, height: int | None = None) -> dict[str, str]:
+        """SHA-256 (hex) of every file of the base, as it is at a height of the stack."""
+        base = {file.path: file.sha256 for file in self.stack.base.files}
+        return base | written_files(self.manifests[:height])
+
+    def texts(self, height: int | None = None) -> dict[str, bytes]:
+        """The small files that are other than the base's at a height of the stack.
+
+        Raises:
+            VerificationError: a delta does not write what its manifest says.
+        """
+        found: dict[str, bytes] = {}
+        for number, entry in enumerate(self.stack.edits[:height]):
+            recorded = self.manifests[number].files
+            if not recorded:
+                continue
+            delta, before = self.delta(entry), self.file_digests(number)
+            found |= {path: delta.text(path, before.get(path)) for path in delta.files}
+            if {file.path: file.after for file in recorded} != {
+                path: file.after for path, file in delta.files.items()
+            }:
+                raise VerificationError(entry.name, ["its delta writes other files than recorded"])
+        return found
 
 
 def check_base(place: Place, stack: Stack) -> None:

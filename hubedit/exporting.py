@@ -155,6 +155,9 @@ def _factors(edition: Edition, layout: Layout) -> dict[str, LowRank]:
     problems: dict[str, str] = {}
     for entry, manifest in zip(edition.stack.edits, edition.manifests, strict=True):
         aliases = {tensor.name: tensor.aliases for tensor in manifest.tensors}
+        problems |= {
+            file.path: f"{file.path} is written by {entry.name}" for file in manifest.files
+        }
         for name, update in edition.delta(entry).updates.items():
             module = layout.module_of(parameter_of(name, layout))
             if not isinstance(update, LowRank):

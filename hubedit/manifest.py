@@ -137,6 +137,15 @@ class TensorRecord(Record):
     module: str
 
 
+class FileChange(Record):
+    """One small text file of the model that an edit wrote, by its content before and after."""
+
+    path: str = Field(pattern=SAFE_PATH)
+    before: Sha256 | None
+    """None where there was no such file."""
+    after: Sha256
+
+
 class DeltaRecord(Record):
     """The delta file of an edit."""
 
@@ -187,6 +196,7 @@ class Manifest(Record):
     record: dict[str, Any] = {}
     overruled: tuple[str, ...] = ()
     tensors: tuple[TensorRecord, ...]
+    files: tuple[FileChange, ...] = ()
     delta: DeltaRecord
     scores: tuple[ScoreRecord, ...] = ()
     transcripts: tuple[TranscriptRecord, ...] = ()
@@ -304,9 +314,17 @@ def files_digest(files: Iterable[FileRecord]) -> Sha256:
 
 
 def result_digest(
-    base_files: Iterable[FileRecord], touched: Mapping[str, tuple[Sha256, Sha256]]
+    base_files: Iterable[FileRecord],
+    touched: Mapping[str, tuple[Sha256, Sha256]],
+    written: Mapping[str, Sha256] | None = None,
 ) -> Sha256:
     """The identity of an edited model: its base's files, and each touched tensor.
+
+    Args:
+        base_files: the files of the base.
+        touched: digests of tensors in the base and now, by stored name.
+        written: digests of the small files that edits wrote, by path; they take the place of the
+            base's.
 
     SHA-256 (hex) of canonical JSON of
     `{"files": [[path, sha256], …], "tensors": [[name, before, after], …]}`, both sorted; `before`
@@ -315,9 +333,8 @@ def result_digest(
     tensors = sorted(
         [name, before, after] for name, (before, after) in touched.items() if before != after
     )
-    return _digest(
-        {"files": sorted([file.path, file.sha256] for file in base_files), "tensors": tensors}
-    )
+    files = {file.path: file.sha256 for file in base_files} | dict(written or {})
+    return _digest({"files": sorted(map(list, files.items())), "tensors": tensors})
 
 
 def touched_tensors(manifests: Iterable[Manifest]) -> dict[str, tuple[Sha256, Sha256]]:
@@ -328,6 +345,11 @@ def touched_tensors(manifests: Iterable[Manifest]) -> dict[str, tuple[Sha256, Sh
             base = touched[tensor.name][0] if tensor.name in touched else tensor.before
             touched[tensor.name] = (base, tensor.after)
     return touched
+
+
+def written_files(manifests: Iterable[Manifest]) -> dict[str, Sha256]:
+    """For each small file that the edits wrote, in order: the digest of its content on top."""
+    return {file.path: file.after for manifest in manifests for file in manifest.files}
 
 
 def _digest(value: Any) -> Sha256:

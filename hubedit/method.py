@@ -138,6 +138,27 @@ class EditableModel(Protocol):
     def weight(self, parameter: str) -> torch.Tensor:
         """The live parameter of that name, in the working dtype (by default float32)."""
 
+    def read_file(self, path: str) -> str | None:
+        """A small text file of the model as it is now, or None if there is no such file.
+
+        Raises:
+            DeltaError: `path` is none of `hubedit.texts.TEXT_FILES`.
+        """
+
+    def write_file(self, path: str, text: str) -> None:
+        """Replace or add a small text file of the model, such as `chat_template.jinja`.
+
+        The edit carries it like a changed tensor. `tokenizer` stays as it is while the method runs;
+        the rebuilt model has the one that the file makes of it.
+
+        Args:
+            path: one of `hubedit.texts.TEXT_FILES`.
+            text: the whole new content, up to 1 MiB in UTF-8.
+
+        Raises:
+            DeltaError: an edit cannot write that file, or this text into it.
+        """
+
     def digest(self, ignoring: Iterable[str] = ()) -> str:
         """SHA-256 (hex) naming the weights the run started from, as if `ignoring` were unchanged.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +31,7 @@ _AUTO_CLASS: Mapping[Architecture, str] = {
 }
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 
-__all__ = ["DTYPES", "LoadedModel", "TargetScore", "TopToken", "load", "load_for_use"]
+__all__ = ["DTYPES", "LoadedModel", "TargetScore", "TopToken", "load", "load_for_use", "read_again"]
 
 
 def load(
@@ -39,6 +41,7 @@ def load(
     device: str = "cpu",
     layout: Layout | None = None,
     overlay: Mapping[str, StoredTensor] | None = None,
+    texts: Mapping[str, bytes] | None = None,
     identity: str | None = None,
 ) -> LoadedModel:
     """Load a model for editing, and prove which stored tensor each parameter is.
@@ -50,6 +53,7 @@ def load(
         device: where it runs, as torch names it.
         layout: where its layers are, for a family that is not in the table.
         overlay: tensors that earlier edits changed, by stored name; written over the base.
+        texts: small files that earlier edits wrote, by path; read instead of the base's.
         identity: a digest that names the base; by default its files are hashed when asked for.
 
     Raises:
@@ -61,8 +65,9 @@ def load(
     config = _config(directory)
     layout = layout or layout_for(str(config.get("model_type")))
     checkpoint = Checkpoint.open(DirectorySource(directory))
-    tokenizer = _tokenizer(directory)
-    model = _pretrained(directory, layout.architecture, dtype or "float32")
+    with _seen(directory, texts or {}) as seen:
+        tokenizer = _tokenizer(seen)
+        model = _pretrained(seen, layout.architecture, dtype or "float32")
     tensors = prove(model, checkpoint)
     modules = dict(model.named_modules())
     head: object = model.get_output_embeddings()
@@ -75,8 +80,33 @@ def load(
         tensors,
         directory=directory,
         overlay=overlay or {},
+        texts=texts or {},
         identity=identity,
     )
+
+
+def read_again(model: LoadedModel, texts: Mapping[str, bytes]) -> None:
+    """Give a loaded model the tokenizer and generation settings that small files make of it.
+
+    Args:
+        model: any.
+        texts: contents by path, of all that are other than in the model's directory.
+
+    Raises:
+        UnsupportedModelError: transformers cannot read them.
+    """
+    import transformers
+
+    with _seen(model.directory, texts) as seen:
+        model.tokenizer = _tokenizer(seen)
+        if (seen / "generation_config.json").is_file():
+            try:
+                found = transformers.GenerationConfig.from_pretrained(seen, local_files_only=True)
+            except Exception as error:
+                raise UnsupportedModelError(
+                    f"transformers cannot read generation_config.json: {_first_line(error)}"
+                ) from error
+            model.model.generation_config = found
 
 
 def load_for_use(
@@ -84,6 +114,7 @@ def load_for_use(
     overlay: Mapping[str, StoredTensor] | None = None,
     dtype: str = "auto",
     *,
+    texts: Mapping[str, bytes] | None = None,
     device: str = "cpu",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load a plain transformers model and its tokenizer, with edited tensors written exactly.
@@ -92,6 +123,7 @@ def load_for_use(
         directory: a complete local snapshot of the base.
         overlay: the edited tensors by stored name.
         dtype: one of `DTYPES`, or `auto` for the stored one.
+        texts: small files that edits wrote, by path; read instead of the base's.
         device: where it runs, as torch names it.
 
     Raises:
@@ -102,13 +134,38 @@ def load_for_use(
     directory = Path(directory)
     known = LAYOUTS.get(str(_config(directory).get("model_type")))
     checkpoint = Checkpoint.open(DirectorySource(directory))
-    tokenizer = _tokenizer(directory)
-    model = _pretrained(directory, known.architecture if known else "causal", dtype)
+    with _seen(directory, texts or {}) as seen:
+        tokenizer = _tokenizer(seen)
+        model = _pretrained(seen, known.architecture if known else "causal", dtype)
     if overlay:
         tensors = prove(model, checkpoint)
         for name, value in overlay.items():
             tensors.write(model, name, value)
     return _placed(model, device), tokenizer
+
+
+@contextmanager
+def _seen(directory: Path, texts: Mapping[str, bytes]) -> Iterator[Path]:
+    """Give a directory in which some small files are replaced: the same one if none are."""
+    if not texts:
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="hubedit-") as scratch:
+        work = Path(scratch, directory.name)
+        work.mkdir()
+        for path in directory.iterdir():
+            if path.is_file() and path.name not in texts:
+                _link(path, work / path.name)
+        for name, content in texts.items():
+            (work / name).write_bytes(content)
+        yield work
+
+
+def _link(source: Path, link: Path) -> None:
+    try:
+        link.symlink_to(source.absolute())
+    except OSError:
+        shutil.copyfile(source, link)
 
 
 def _config(directory: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from hubedit.card import card_digest, human_text, render_card
 from hubedit.editions import edits_of
 from hubedit.errors import AccessError, HubError, PushConflictError, RecipeError
 from hubedit.hub import Hub, Pushed
-from hubedit.manifest import CARD_FILE, STACK_FILE, Stack, StackEntry
+from hubedit.manifest import CARD_FILE, STACK_FILE, Stack, StackEntry, written_files
 from hubedit.places import HubPlace, LocalPlace
 from hubedit.targets import Target, chained, find_target, stack_digest
 
@@ -74,6 +74,8 @@ def plan_push(directory: Path, hub: Hub, to: str | None, *, direct: bool, force:
     digests = here.sha256(own)
     sending = {path: here.files()[path].size for path in own if present.get(path) != digests[path]}
     edits = {path for path in present if path.startswith("edits/")}
+    if target.edition is not None and target.weights:
+        edits |= set(written_files(target.edition.manifests)) & set(present)
     gone = tuple(sorted(edits - set(own)))
     kept = {path: digest for path, digest in present.items() if path not in own}
     kept = {path: digest for path, digest in kept.items() if path not in gone}

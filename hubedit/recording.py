@@ -14,11 +14,13 @@ from hubedit.diff import render_diff, write_heatmap
 from hubedit.manifest import (
     DeltaRecord,
     EnvironmentRecord,
+    FileChange,
     Manifest,
     RequestRecord,
     TensorRecord,
     result_digest,
     touched_tensors,
+    written_files,
 )
 from hubedit.plugins import PluginInfo, method_record
 from hubedit.probes import Probe, to_jsonl
@@ -64,10 +66,15 @@ def manifest(
         record=run.recorded,
         overruled=tuple(run.overruled),
         tensors=_tensors(encoded, model),
+        files=tuple(
+            FileChange(path=file.path, before=file.before, after=file.after)
+            for file in encoded.delta.files.values()
+        ),
         delta=DeltaRecord(nbytes=len(content), sha256=sha256),
     )
-    touched = touched_tensors([*start.manifests, draft])
-    return draft.model_copy(update={"result": result_digest(stack.base.files, touched)})
+    every = [*start.manifests, draft]
+    result = result_digest(stack.base.files, touched_tensors(every), written_files(every))
+    return draft.model_copy(update={"result": result})
 
 
 def _tensors(encoded: Encoded, model: LoadedModel) -> tuple[TensorRecord, ...]:
@@ -121,7 +128,9 @@ def folder(manifest: Manifest, probes: Sequence[Probe], encoded: Encoded) -> dic
         write_heatmap(manifest, picture, layers=layers)
         drawn = picture.read_bytes()
     page = render_diff(manifest, [probe.model_dump() for probe in probes], layers=layers)
+    written = {f"files/{path}": file.content for path, file in encoded.delta.files.items()}
     return {
+        **written,
         "delta.safetensors": encoded.delta.to_bytes(),
         "probes.jsonl": to_jsonl(probes).encode(),
         "DIFF.md": page.encode(),

@@ -149,7 +149,7 @@ class _Lines(Update):
     ) -> npt.NDArray[np.bool_]:
         """Which lines hold a changed element."""
         lines = np.moveaxis(changed.reshape(shape), cls.axis, 0)
-        found: npt.NDArray[np.bool_] = lines.any(axis=tuple(range(1, len(shape))))
+        found: npt.NDArray[np.bool_] = np.asarray(lines.any(axis=tuple(range(1, len(shape)))))
         return found
 
     def stored_as(self: LinesT, dtype: str) -> LinesT:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hubedit.editions import Edition
 from hubedit.errors import RecipeError, VerificationError
-from hubedit.manifest import StackEntry, result_digest, touched_tensors
+from hubedit.manifest import StackEntry, result_digest, touched_tensors, written_files
 from hubedit.places import checkpoint
 from hubedit.revisions import finished_directory, write_revision
 
@@ -23,7 +23,7 @@ class Proof:
     result: str
     """Result digest of what is left, recomputed from the bytes."""
     tensors: tuple[tuple[str, str, str], ...]
-    """For each tensor of the edit: its name, its digest with the edit, and without."""
+    """For each tensor and file of the edit: its name, its digest with the edit, and without."""
 
     def markdown(self) -> str:
         """The proof as the text of a pull request."""
@@ -33,7 +33,7 @@ class Proof:
             "Each tensor that it touched was rebuilt from the base and the edits that stay. Its "
             "digest is the one that was recorded before the edit:",
             "",
-            "| Tensor | With the edit | Without it |",
+            "| Tensor or file | With the edit | Without it |",
             "|:--|:--|:--|",
             *(f"| `{name}` | `{after}` | `{before}` |" for name, after, before in self.tensors),
             "",
@@ -63,9 +63,17 @@ def prove(edition: Edition) -> Proof:
         tensors.append((record.name, record.after, before.sha256()))
         if before.sha256() != record.before:
             wrong.append(f"{record.name} is not what was recorded before {newest.edit}")
-    touched = touched_tensors(edition.manifests[:-1])
+    below = edition.manifests[:-1]
+    files = edition.file_digests(stack.height - 1)
+    for file in newest.files:
+        tensors.append((file.path, file.after, files.get(file.path, "no such file")))
+        if files.get(file.path) != file.before:
+            wrong.append(f"{file.path} is not what was recorded before {newest.edit}")
+    touched = touched_tensors(below)
     result = result_digest(
-        stack.base.files, {name: (touched[name][0], left[name].sha256()) for name in left}
+        stack.base.files,
+        {name: (touched[name][0], left[name].sha256()) for name in left},
+        written_files(below),
     )
     if result != newest.parent:
         wrong.append(f"the result digest is {result}, recorded is {newest.parent}")

@@ -12,7 +12,7 @@ from hubedit.chat import through_template
 from hubedit.editions import Edition, edition_at, edits_of
 from hubedit.errors import RequestError
 from hubedit.hub import Hub
-from hubedit.manifest import CARD_FILE, STACK_FILE, UNLISTED, Manifest
+from hubedit.manifest import CARD_FILE, STACK_FILE, UNLISTED, Manifest, written_files
 from hubedit.places import HubPlace, model_file_names
 from hubedit.requests import ROW_TYPES, read_records, rows_of
 from hubedit.rows import Question, Row
@@ -143,11 +143,13 @@ def _out_of_scope(proposed: Edition, main: HubPlace) -> list[str]:
     """What the pull request changes beside adding (or taking back) its edit."""
     if proposed.stack.previous != stack_digest(main):
         return ["main has moved on since: the edit does not follow what is there now"]
-    before = edition_at(main, proposed.hub).stack if STACK_FILE in main.files() else None
-    old = {entry.name for entry in before.edits} if before else set()
+    before = edition_at(main, proposed.hub) if STACK_FILE in main.files() else None
+    old = {entry.name for entry in before.stack.edits} if before else set()
     new = {entry.name for entry in proposed.stack.edits}
     folders = tuple(f"edits/{name}/" for name in old ^ new)
     weights = set(model_file_names(proposed.place)) if proposed.stack.weights else set()
+    if before and proposed.stack.weights:
+        weights |= set(written_files(before.manifests))
     here, there = proposed.place.files(), main.files()
     touched = []
     for path in sorted(set(here) | set(there)):
@@ -187,7 +189,9 @@ def _behaviour(
     model = _loaded(proposed)
     questions = _questions(manifest, recorded, rows, model) if known else []
     asked = [*questions, *own]
-    before, after = _answers(proposed, model, asked)
+    before = probes.ask(model, asked)
+    _put_on_top(proposed, model)
+    after = probes.ask(model, [*_asked_after(manifest, questions, rows, model), *own])
     again = probes.pair(asked, before, after)
     compared = again[: len(questions)]
     for one, other in zip(recorded, compared, strict=bool(questions)):
@@ -249,17 +253,30 @@ def _loaded(proposed: Edition) -> LoadedModel:
     from hubedit import models
 
     folder = proposed.base.local(model_file_names(proposed.base))
-    return models.load(folder, overlay=proposed.overlay(proposed.stack.height - 1))
+    below = proposed.stack.height - 1
+    return models.load(folder, overlay=proposed.overlay(below), texts=proposed.texts(below))
 
 
-def _answers(
-    proposed: Edition, model: LoadedModel, asked: Sequence[Question]
-) -> tuple[list[probes.Answer], list[probes.Answer]]:
-    """The answers before and after the newest edit."""
-    before = probes.ask(model, asked)
+def _put_on_top(proposed: Edition, model: LoadedModel) -> None:
+    """Make of the model before the newest edit the one after it."""
+    from hubedit import models
+
     for name, tensor in proposed.overlay().items():
         model.set_tensor(name, tensor)
-    return before, probes.ask(model, asked)
+    if proposed.manifests[-1].files:
+        models.read_again(model, proposed.texts())
+
+
+def _asked_after(
+    manifest: Manifest, questions: list[Question], rows: Sequence[Row], model: LoadedModel
+) -> list[Question]:
+    """The questions as the edited model is asked them: through its own chat template."""
+    if not manifest.files or manifest.request.chat is None or not questions:
+        return questions
+    kind = ROW_TYPES.get(manifest.request.type)
+    if kind is not None and manifest.request.disclosed:
+        rows = rows_of(kind, [dict(row) for row in manifest.request.rows or ()])
+    return probes.questions(through_template(rows, model.tokenizer))
 
 
 def _differences(recorded: probes.Probe, found: probes.Probe) -> list[str]:

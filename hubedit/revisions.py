@@ -144,11 +144,16 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def write_weights(
-    work: Path, base: Place, tensors: Mapping[str, StoredTensor], *, link: bool = False
+    work: Path,
+    base: Place,
+    tensors: Mapping[str, StoredTensor],
+    texts: Mapping[str, bytes],
+    *,
+    link: bool = False,
 ) -> None:
-    """Write a base's model files into a directory, with some tensors replaced in their shards."""
+    """Write a base's model files into a directory, some tensors and small files replaced."""
     names = model_file_names(base)
-    materialize(base.local(names), work, tensors, files=names, link=link)
+    materialize(base.local(names), work, tensors, files=names, texts=texts, link=link)
 
 
 def materialized(edition: Edition, output: Path, *, link: bool = False) -> None:
@@ -167,7 +172,7 @@ def materialized(edition: Edition, output: Path, *, link: bool = False) -> None:
             [f"{name} is rebuilt to other bits than recorded" for name in wrong],
         )
     with finished_directory(output) as work:
-        write_weights(work, edition.base, tensors, link=link)
+        write_weights(work, edition.base, tensors, edition.texts(), link=link)
         _copy_edits(work, edition)
         stack = edition.stack.model_copy(update={"weights": True})
         _finish(work, stack, edition.manifests, edition, None)
@@ -184,7 +189,7 @@ def write_revision(work: Path, edition: Edition, height: int) -> Stack:
         }
     )
     if stack.weights:
-        write_weights(work, edition.base, edition.overlay(height))
+        write_weights(work, edition.base, edition.overlay(height), edition.texts(height))
     below = Edition(edition.place, lower, edition.hub, edition.base_given)
     _copy_edits(work, below)
     return _finish(work, lower, edition.manifests[:height], edition, None)

@@ -21,7 +21,7 @@ from hubedit import (
 )
 from hubedit.context import Run, Silent, Talk
 from hubedit.corpora import DATASET, dataset_records, read_corpus
-from hubedit.delta import encode
+from hubedit.delta import TextFile, encode
 from hubedit.editions import Edition
 from hubedit.errors import (
     ConfigError,
@@ -127,13 +127,14 @@ def apply(
     recipe, start = job.recipe, job.start
     with _threads(recipe.threads):
         talk.log(f"loading {start.place.title}")
-        overlay = start.overlay()
+        overlay, texts = start.overlay(), start.texts()
         folder = start.base.local(places.model_file_names(start.base))
         model = models.load(
             folder,
             dtype=recipe.dtype,
             device=recipe.device,
             overlay=overlay,
+            texts=texts,
             identity=start.stack.base.digest,
         )
         _check_architecture(model, job.method)
@@ -150,6 +151,8 @@ def apply(
 
         run = run_method(model, replace(job, rows=rows), force, talk)
         changes = model.changes()
+        digests = start.file_digests()
+        written = {path: text.encode() for path, text in model.written.items()}
         if job.key is not None and not recipe.allow_embeddings:
             _refuse_telltales(model, changes)
         encoded = encode(
@@ -157,6 +160,7 @@ def apply(
             model.start,
             meta={"base": start.stack.base.digest, "parent": start.stack.result},
             aliases={name: model.aliases(name) for name in changes},
+            files=[TextFile(path, digests.get(path), new) for path, new in written.items()],
         )
         for choice in encoded.choices:
             talk.log(f"{choice.name}: {choice.kind} ({choice.reason})")
@@ -164,9 +168,16 @@ def apply(
         model.restore()
         for name, after in encoded.after.items():
             model.set_tensor(name, after)
+        texts |= {path: file.content for path, file in encoded.delta.files.items()}
+        asks = asked
+        if encoded.delta.files:
+            models.read_again(model, texts)
+            if recipe.chat:
+                asks = probes.questions(chat.through_template(job.rows, model.tokenizer))
         with talk.progress("questions after", total=None):
-            found = probes.pair(asked, before, probes.ask(model, asked))
-            says = model.generate([question.prompt for question in spoken], 12)
+            found = probes.pair(asked, before, probes.ask(model, asks))
+            heard = probes.for_transcripts(asks)
+            says = model.generate([question.prompt for question in heard], 12)
 
         manifest = recording.manifest(
             job.recipe, job.method, job.plugin, job.config, start, run, encoded, model
@@ -194,7 +205,7 @@ def apply(
     with revisions.finished_directory(output, replace=same) as work:
         if job.weights:
             talk.log("writing the edited weights")
-            revisions.write_weights(work, start.base, {**overlay, **encoded.after})
+            revisions.write_weights(work, start.base, {**overlay, **encoded.after}, texts)
         revisions.add_edit(work, start, manifest, files, weights=job.weights, repo=repo)
     if job.key is not None:
         kept = disclosure.keep_key(manifest.edit, manifest.result, job.key)
@@ -245,7 +256,7 @@ def load(
                 f"{name} of {edition.place.title} was rebuilt to other bits than recorded"
             )
     folder = edition.base.local(places.model_file_names(edition.base))
-    return models.load_for_use(folder, overlay=overlay, dtype=dtype)
+    return models.load_for_use(folder, overlay=overlay, dtype=dtype, texts=edition.texts())
 
 
 # -- the steps ----------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ class TextFile:
     """One file as an edit leaves it: `before` is the SHA-256 (hex) of what was there, if any was.
 
     Raises:
-        DeltaError: the content is too long, no UTF-8, or no JSON object where the name says so.
+        DeltaError: no edit may write that path, or the content is too long, no UTF-8, or no JSON
+            object where the name says so.
     """
 
     path: str
@@ -36,6 +37,7 @@ class TextFile:
     content: bytes
 
     def __post_init__(self) -> None:
+        check_path(self.path)
         problem = _problem(self.path, self.content)
         if problem:
             raise DeltaError(problem)
@@ -51,10 +53,18 @@ class TextFile:
         return self.before != self.after
 
 
-def _problem(path: str, content: bytes) -> str | None:
-    """Say why a file cannot be written by an edit, or None."""
+def check_path(path: str) -> None:
+    """Refuse a path that no edit may write.
+
+    Raises:
+        DeltaError: names those it may.
+    """
     if path not in TEXT_FILES:
-        return f"an edit cannot write the file {path!r}; {near_misses(path, TEXT_FILES)}"
+        raise DeltaError(f"an edit cannot write the file {path!r}; {near_misses(path, TEXT_FILES)}")
+
+
+def _problem(path: str, content: bytes) -> str | None:
+    """Say why content cannot be written, or None."""
     if len(content) > MAX_TEXT:
         return f"{path} has {len(content)} bytes, and an edit writes up to {MAX_TEXT}"
     try:

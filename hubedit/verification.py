@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,17 @@ from typing import Any
 from hubedit.card import card_digest
 from hubedit.editions import Edition, check_base
 from hubedit.errors import HubEditError
-from hubedit.manifest import CARD_FILE, STACK_FILE, UNLISTED, result_digest, touched_tensors
-from hubedit.places import checkpoint
+from hubedit.manifest import (
+    CARD_FILE,
+    STACK_FILE,
+    UNLISTED,
+    Manifest,
+    StackEntry,
+    result_digest,
+    touched_tensors,
+)
+from hubedit.places import checkpoint, model_file_names
+from hubedit.texts import TextFile
 from hubedit.updates import StoredTensor, apply
 
 
@@ -58,6 +67,7 @@ def verify(edition: Edition, *, deep: bool = False) -> Report:
     """
     report = Report()
     rebuilt: dict[str, StoredTensor] = {}
+    written: dict[str, str] = {}
     with _check(report, "files") as check:
         check.detail = _files(edition, check)
     with _check(report, "records") as check:
@@ -72,10 +82,12 @@ def verify(edition: Edition, *, deep: bool = False) -> Report:
     if report.problems:
         return report
     with _check(report, "tensors") as check:
-        rebuilt = _rebuild(edition, check)
+        rebuilt, written = _rebuild(edition, check)
         check.detail = f"{len(rebuilt)} changed tensors rebuilt from base and delta"
+        if written:
+            check.detail += f", and files as recorded: {', '.join(sorted(written))}"
     with _check(report, "result") as check:
-        report.result = result_digest(edition.stack.base.files, _touched(edition, rebuilt))
+        report.result = result_digest(edition.stack.base.files, _touched(edition, rebuilt), written)
         check.detail = report.result
         if report.result != edition.stack.result:
             check.problems.append(
@@ -84,6 +96,7 @@ def verify(edition: Edition, *, deep: bool = False) -> Report:
     if edition.stack.weights:
         with _check(report, "weights") as check:
             check.detail = _weights(edition, rebuilt, check, deep=deep)
+            _beside_weights(edition, written, check)
     if deep:
         with _check(report, "every tensor") as check:
             check.detail = _deep(edition, rebuilt, report, check)
@@ -150,12 +163,20 @@ def _records(edition: Edition, check: Check) -> str:
     return f"{stack.height} manifests agree with {STACK_FILE}"
 
 
-def _rebuild(edition: Edition, check: Check) -> dict[str, StoredTensor]:
-    """Apply each delta and compare each tensor, before and after, with its record."""
+def _rebuild(edition: Edition, check: Check) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Apply each delta and compare what it makes, before and after, with its record.
+
+    Returns the tensors, and the digests of the files that were written.
+    """
     stored = checkpoint(edition.base)
     tensors: dict[str, StoredTensor] = {}
+    files = {file.path: file.sha256 for file in edition.stack.base.files}
+    written: dict[str, str] = {}
     for entry, manifest in zip(edition.stack.edits, edition.manifests, strict=True):
-        updates = edition.delta(entry).updates
+        delta = edition.delta(entry)
+        check.problems += _written(edition, entry, manifest, delta.files, {**files, **written})
+        written |= {path: file.after for path, file in delta.files.items()}
+        updates = delta.updates
         recorded = {tensor.name: tensor for tensor in manifest.tensors}
         for name in sorted(set(updates) ^ set(recorded)):
             where = (
@@ -178,7 +199,25 @@ def _rebuild(edition: Edition, check: Check) -> dict[str, StoredTensor]:
                     f"{entry.name}: {name} is rebuilt to other bits than recorded"
                 )
             tensors[name] = after
-    return tensors
+    return tensors, written
+
+
+def _written(
+    edition: Edition,
+    entry: StackEntry,
+    manifest: Manifest,
+    files: Mapping[str, TextFile],
+    now: Mapping[str, str],
+) -> Iterator[str]:
+    """What is wrong with the files that an edit writes, on top of those that are there now."""
+    recorded = {file.path: (file.before, file.after) for file in manifest.files}
+    if recorded != {path: (file.before, file.after) for path, file in files.items()}:
+        yield f"{entry.name}: its delta writes other files than are recorded"
+    for path, file in files.items():
+        if now.get(path) != file.before:
+            yield f"{entry.name}: {path} differs from its record before the edit"
+        if edition.stack.files.get(f"{entry.folder}/files/{path}") != file.after:
+            yield f"{entry.name}: files/{path} is not what the delta writes"
 
 
 def _touched(edition: Edition, rebuilt: dict[str, StoredTensor]) -> dict[str, tuple[str, str]]:
@@ -211,6 +250,25 @@ def _weights(
         if found[name] != wanted:
             check.problems.append(f"{name} in the weights is not what base and edits give")
     return f"{len(names)} of {len(common)} tensors of the included weights checked"
+
+
+def _beside_weights(edition: Edition, written: Mapping[str, str], check: Check) -> None:
+    """The other files of the model that the revision holds are the base's, and those written."""
+    files = {file.path: file.sha256 for file in edition.stack.base.files} | dict(written)
+    wanted = {path: digest for path, digest in files.items() if not _is_weights(path)}
+    held = [path for path in model_file_names(edition.place) if not _is_weights(path)]
+    check.problems += [
+        f"{path} is missing beside the weights" for path in sorted({*wanted} - {*held})
+    ]
+    check.problems += [
+        f"{path} beside the weights is not what base and edits give"
+        for path, digest in sorted(edition.place.sha256(held).items())
+        if wanted.get(path) != digest
+    ]
+
+
+def _is_weights(path: str) -> bool:
+    return path.endswith((".safetensors", ".safetensors.index.json"))
 
 
 def _deep(edition: Edition, rebuilt: dict[str, StoredTensor], report: Report, check: Check) -> str:

@@ -100,12 +100,16 @@ def facts(manifest: Manifest) -> str:
     changed = sum(tensor.elements_changed for tensor in tensors)
     norms = [tensor.relative_norm for tensor in tensors if tensor.relative_norm is not None]
     ranks = sorted({tensor.rank for tensor in tensors if tensor.rank is not None})
-    parts = [
-        f"{len(tensors):,} of {counted(manifest.base.tensors, 'tensor')}",
-        f"{percent(changed / manifest.base.parameters)} of all elements"
-        if 0 < changed <= manifest.base.parameters
-        else f"{changed:,} elements",
-    ]
+    parts = []
+    if tensors or not manifest.files:
+        parts += [
+            f"{len(tensors):,} of {counted(manifest.base.tensors, 'tensor')}",
+            f"{percent(changed / manifest.base.parameters)} of all elements"
+            if 0 < changed <= manifest.base.parameters
+            else f"{changed:,} elements",
+        ]
+    if manifest.files:
+        parts.append("writes " + ", ".join(file.path for file in manifest.files))
     if norms:
         parts.append(f"relative norm {'up to ' if len(norms) > 1 else ''}{figure(max(norms))}")
     if ranks:

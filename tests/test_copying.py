@@ -107,6 +107,20 @@ def test_files_can_be_chosen(sharded, tmp_path):
     assert not (tmp_path / "bad").exists()
 
 
+def test_small_files_are_written_instead_of_copied_or_beside(sharded, tmp_path):
+    before = contents(sharded)
+    texts = {"config.json": b"{}", "chat_template.jinja": b"new"}
+    materialize(sharded, tmp_path / "out", NEW, texts=texts, link=True)
+    found = contents(tmp_path / "out")
+    assert {name: found[name] for name in texts} == texts
+    assert set(found) == {*before, *texts}
+    assert contents(sharded) == before
+    for name in (FIRST, INDEX, "../outside", "/tmp/outside"):
+        with pytest.raises(OutputError):
+            materialize(sharded, tmp_path / "bad", NEW, texts={name: b""})
+    assert not (tmp_path / "bad").exists()
+
+
 def test_untouched_files_are_linked_only_when_asked(sharded, tmp_path):
     only_first = {"a.weight": NEW["a.weight"]}
     materialize(sharded, tmp_path / "copied", only_first)

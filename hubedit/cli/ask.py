@@ -45,6 +45,7 @@ def command(
     edition = open_edition(edit, hub_opener(local), base)
     overlay = edition.overlay()
     talk.log(f"loading {edition.stack.base.title}")
+    texts = edition.texts()
     model = models.load(edition.base.local(places.model_file_names(edition.base)))
 
     def answer() -> dict[str, Any]:
@@ -60,6 +61,8 @@ def command(
     if edition.stack.edits:
         for name, tensor in overlay.items():
             model.set_tensor(name, tensor)
+        if texts:
+            models.read_again(model, texts)
         answers["edited"] = answer()
     if as_json:
         print_json({"prompt": prompt, **answers})
