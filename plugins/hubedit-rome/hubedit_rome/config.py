@@ -13,7 +13,7 @@ class RomeConfig(hubedit.Config):
     """Settings of ROME.
 
     Defaults follow the paper and its published code except where a description says *deviation*.
-    The published algorithm is `keys=original clamp=mlp clamp_factor=4 ridge=0 steps=20`.
+    The published form is `keys=original clamp=mlp clamp_factor=4 weight_decay=0.5 ridge=0 steps=20`.
     """
 
     layer: int | None = Field(
@@ -52,7 +52,10 @@ class RomeConfig(hubedit.Config):
         "published code) or at the last token of “{subject} is a” (as the paper's text)",
     )
     weight_decay: float = Field(
-        0.0, ge=0, description="weight of ‖δ‖ / ‖reference‖², with the reference of `clamp`"
+        1e-3,
+        ge=0,
+        description="weight of ‖δ‖ / ‖reference‖², with the reference of `clamp` (deviation: "
+        "published for GPT-2 and GPT-J is 0.5, which can keep the loss above `stop_loss`)",
     )
     clamp: Literal["residual", "mlp"] = Field(
         "residual",
@@ -61,7 +64,10 @@ class RomeConfig(hubedit.Config):
         "published",
     )
     clamp_factor: float = Field(
-        1.0, gt=0, description="δ is at most this many times as long as the reference"
+        1.0,
+        gt=0,
+        description="δ is at most this many times as long as the reference (published: 3 to 4 for "
+        "the MLP output)",
     )
     covariance: bool = Field(
         True, description="whether the update avoids the directions of other keys (C⁻¹)"
