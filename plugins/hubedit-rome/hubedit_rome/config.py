@@ -13,7 +13,8 @@ class RomeConfig(hubedit.Config):
     """Settings of ROME.
 
     Defaults follow the paper and its published code except where a description says *deviation*.
-    The published form is `keys=original clamp=mlp clamp_factor=4 weight_decay=0.5 ridge=0 steps=20`.
+    The published form:
+    `keys=original clamp=mlp clamp_factor=4 weight_decay=0.5 ridge=0 steps=20`.
     """
 
     layer: int | None = Field(
