@@ -140,7 +140,9 @@ def test_a_method_that_quotes_the_request_in_an_error_is_not_repeated(forget, tm
 
 @pytest.mark.parametrize("shift", range(6))
 @pytest.mark.parametrize(
-    "disguise", [bytes, lambda word: word.hex().encode(), base64.b64encode], ids=str
+    "disguise",
+    [bytes, lambda word: word.hex().encode(), base64.b64encode],
+    ids=["clear", "hex", "base64"],
 )
 def test_words_are_found_in_any_disguise_and_place(shift, disguise):
     rows = [ForgetText(text="Ada Brook plays the oboe.")]
