@@ -32,10 +32,10 @@ def _tried_plugins(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path, monkeypatch, _tried_plugins):
-    (tmp_path / "hubedit-home").mkdir()
-    shutil.copy(_tried_plugins, tmp_path / "hubedit-home" / "plugins.json")
-    monkeypatch.setenv("HUBEDIT_HOME", str(tmp_path / "hubedit-home"))
+def _home(tmp_path, tmp_path_factory, monkeypatch, _tried_plugins):
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(_tried_plugins, home / "plugins.json")
+    monkeypatch.setenv("HUBEDIT_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HUBEDIT_DEBUG", "HUBEDIT_DISABLE_PLUGINS"):
         monkeypatch.delenv(name, raising=False)

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from hubedit import disclosure
+from hubedit.artifacts import cache_home
 from hubedit.errors import OutputError, RequestError
 from hubedit.rows import ForgetText
 
@@ -93,7 +94,7 @@ def test_an_unlearning_run_writes_no_word_of_its_request(forget, tmp_path, hubed
 
 def test_the_key_is_kept_for_its_user_alone_and_proves_the_rows(forget, tmp_path):
     assert forget("-o", "edit")[0] == 0
-    (path,) = (tmp_path / "hubedit-home" / "keys").glob("*.key")
+    (path,) = (cache_home() / "keys").glob("*.key")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     manifest = json.loads(next((tmp_path / "edit").rglob("manifest.json")).read_text())
     key = disclosure.read_key(path)
@@ -182,7 +183,7 @@ def test_a_review_checks_behaviour_only_with_request_and_key(
 
     status, found = review()
     assert (status, found["headline"]) == (0, "bytes verified, behaviour not checked")
-    (key,) = (tmp_path / "hubedit-home" / "keys").glob("*.key")
+    (key,) = (cache_home() / "keys").glob("*.key")
     status, found = review("--request", tmp_path / "rows.jsonl", "--key", key)
     assert (status, found["headline"]) == (0, "verified")
     (tmp_path / "other.jsonl").write_text(json.dumps(ROWS[0]))
