@@ -144,7 +144,7 @@ def test_the_command_line_says_so_in_one_line_and_leaves_nothing(tmp_path, hubed
     (line,) = err.splitlines()
     assert line.startswith("hubedit: ")
     assert re.search(sentence, line)
-    assert {path.name for path in tmp_path.iterdir()} - there <= {"hubedit-home"}
+    assert {path.name for path in tmp_path.iterdir()} <= there
 
 
 def test_an_output_directory_that_is_there_stays_empty(tmp_path, hubedit):
