@@ -19,8 +19,8 @@ from hubedit.requests import request_digest
 from hubedit.rows import Row
 
 KEY_BYTES = 32
-SHORTEST = 4
-"""Texts shorter than this are not looked for in what is written: they occur by chance."""
+SHORTEST = 12
+"""Texts and prompts shorter than this are not looked for: single words occur by chance."""
 
 
 def canonical(row: Row) -> bytes:

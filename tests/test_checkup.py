@@ -35,7 +35,7 @@ def test_doctor_names_the_methods_that_can_edit_a_model(hubedit, tiny):
     assert status == 0
     found = json.loads(out)
     assert found["editable"]
-    assert found["methods"] == ["rome"]
+    assert found["methods"] == ["graddiff", "rome"]
     assert bad(hubedit, tiny) == {}
 
 
