@@ -20,7 +20,10 @@ from hubedit.rows import Row
 
 KEY_BYTES = 32
 SHORTEST = 12
-"""Texts and prompts shorter than this are not looked for: single words occur by chance."""
+"""Single words shorter than this are not looked for: they occur by chance."""
+
+SHORTEST_NAME = 7
+"""The same for texts of several words, such as a person's name."""
 
 
 def canonical(row: Row) -> bytes:
@@ -135,7 +138,7 @@ def refuse_leaks(files: Mapping[str, bytes], rows: Sequence[Row]) -> None:
         value.strip()
         for row in rows
         for value in row.model_dump(mode="json").values()
-        if isinstance(value, str) and len(value.strip()) >= SHORTEST
+        if isinstance(value, str) and _telling(value.strip())
     } - {row.part_name for row in rows}
     needles = {needle for word in words for needle in _disguises(word.encode())}
     for path, content in files.items():
@@ -146,6 +149,10 @@ def refuse_leaks(files: Mapping[str, bytes], rows: Sequence[Row]) -> None:
             )
 
 
+def _telling(text: str) -> bool:
+    return len(text) >= (SHORTEST_NAME if " " in text else SHORTEST)
+
+
 def _disguises(word: bytes) -> list[bytes]:
     """A text as it is, in hex, and in base64 at each of its three alignments."""
     found = [word, word.hex().encode(), word.hex().upper().encode()]
@@ -153,7 +160,7 @@ def _disguises(word: bytes) -> list[bytes]:
         code = base64.b64encode(b"\0" * shift + word)
         first = (0, 2, 3)[shift]
         last = len(word + b"\0" * shift) // 3 * 4
-        if last - first >= SHORTEST:
+        if last - first >= SHORTEST_NAME:
             found.append(code[first:last])
     return found
 
