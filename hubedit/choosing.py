@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hubedit.errors import DeltaError
 from hubedit.floats import NARROW, to_double, widen
 from hubedit.stored import StoredTensor
-from hubedit.updates import KINDS, LowRank, Replace, Update, add_product, apply
+from hubedit.updates import KINDS, Add, Drop, LowRank, Replace, Update, add_product, apply
 
 Change = Sequence[Update] | StoredTensor
 """What a method did to one tensor: the updates it recorded, or the tensor it left behind."""
@@ -41,15 +42,16 @@ class Choice:
 class TensorChange:
     """One tensor before and after.
 
-    Digests are `StoredTensor.sha256`. `relative_norm` is ‖after − before‖ / ‖before‖ (Frobenius, in
-    float64), or None where it is no finite number. `nbytes` is what the update stores.
+    Digests are `StoredTensor.sha256`, None where there is no such tensor. `relative_norm` is
+    ‖after − before‖ / ‖before‖ (Frobenius, in float64), or None where it is no finite number.
+    `nbytes` is what the update stores.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    sha256_before: str
-    sha256_after: str
+    sha256_before: str | None
+    sha256_after: str | None
     kind: str
     rank: int | None
     elements_changed: int
@@ -104,6 +106,35 @@ def compare(name: str, before: StoredTensor, after: StoredTensor, update: Update
         elements_total=before.size,
         relative_norm=_relative_norm(before, after),
         nbytes=update.nbytes(before.size),
+    )
+
+
+def presence(name: str, update: Add | Drop, before: StoredTensor | None) -> TensorChange:
+    """Describe a tensor that comes or goes; all its elements count as changed.
+
+    Raises:
+        DeltaError: it is there already, or was not there.
+    """
+    if isinstance(update, Add):
+        if before is not None:
+            raise DeltaError(f"{name}: the model already has a tensor of that name")
+        tensor = update.values
+    elif before is None:
+        raise DeltaError(f"{name}: the model has no tensor of that name that could be dropped")
+    else:
+        tensor = before
+    return TensorChange(
+        name=name,
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        sha256_before=before.sha256() if before is not None else None,
+        sha256_after=tensor.sha256() if before is None else None,
+        kind=update.kind,
+        rank=None,
+        elements_changed=tensor.size,
+        elements_total=tensor.size,
+        relative_norm=None,
+        nbytes=update.nbytes(tensor.size),
     )
 
 

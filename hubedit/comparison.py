@@ -11,12 +11,12 @@ import numpy as np
 
 from hubedit.choosing import compare as described
 from hubedit.delta import Delta
-from hubedit.editions import Edition, edition_at
+from hubedit.editions import Edition, Presence, edition_at
 from hubedit.errors import VerificationError
 from hubedit.hub import Hub
-from hubedit.manifest import STACK_FILE, BaseRecord, StackEntry, touched_tensors
+from hubedit.manifest import STACK_FILE, BaseRecord, StackEntry, Touched, touched_tensors
 from hubedit.places import HubPlace, Place, base_record, checkpoint, model_file_names, open_place
-from hubedit.shards import Checkpoint
+from hubedit.shards import Checkpoint, TensorInfo
 from hubedit.updates import LowRank, Replace, StoredTensor, Update
 
 OpenHub = Callable[[], Hub]
@@ -64,6 +64,8 @@ class Comparison:
     only_a: tuple[StackEntry, ...]
     only_b: tuple[StackEntry, ...]
     tensors: tuple[TensorDifference, ...]
+    files: tuple[str, ...]
+    """Small files that edits of one base left different."""
     tensors_total: int
     elements_total: int
 
@@ -84,6 +86,7 @@ class Comparison:
             "common_edits": _names(self.common),
             "tensors": [asdict(item) for item in self.tensors],
             "tensors_differ": len(self.tensors),
+            "files": list(self.files),
             "tensors_total": self.tensors_total,
             "elements_changed": self.elements_changed,
             "elements_total": self.elements_total,
@@ -135,16 +138,26 @@ class Side:
         return {entry.name: self.edition.delta(entry) for entry in self.entries if self.edition}
 
     @cached_property
-    def touched(self) -> Mapping[str, tuple[str, str]]:
+    def touched(self) -> Mapping[str, Touched]:
         """Digests in the base and on top, of each tensor that its edits touched."""
         return touched_tensors(self.edition.manifests) if self.edition else {}
 
+    @cached_property
+    def present(self) -> Mapping[str, TensorInfo | StoredTensor]:
+        """The tensors that this side has: those of its base, but for those that came and went."""
+        moved = self.edition.presence() if self.edition else Presence()
+        stay = {n: info for n, info in self.stored.tensors.items() if n not in moved.dropped}
+        return {**stay, **moved.added}
+
     def read(self, name: str) -> StoredTensor:
-        """One tensor as this side has it, rebuilt from base and deltas.
+        """One tensor that this side has, rebuilt from base and deltas.
 
         Raises:
             VerificationError: it is rebuilt to other bits than recorded.
         """
+        found = self.present[name]
+        if isinstance(found, StoredTensor):
+            return found
         tensor = self.stored.read(name)
         for delta in self.deltas.values():
             if name in delta:
@@ -196,6 +209,7 @@ def compare(a: str, b: str, hub: OpenHub, base: str | None = None) -> Comparison
         only_a=tuple(entry for key, entry in mine.items() if key not in theirs),
         only_b=tuple(entry for key, entry in theirs.items() if key not in mine),
         tensors=found,
+        files=() if record is None else tuple(_files(one, other, record)),
         tensors_total=total,
         elements_total=elements,
     )
@@ -236,8 +250,22 @@ def _touched(one: Side, other: Side) -> Iterator[TensorDifference]:
     for name in sorted({*one.touched, *other.touched}):
         before = one.touched[name][1] if name in one.touched else other.touched[name][0]
         after = other.touched[name][1] if name in other.touched else one.touched[name][0]
-        if before != after:
+        if before is None or after is None:
+            if before != after:
+                yield _one_sided(name, one.present.get(name), other.present.get(name))
+        elif before != after:
             yield _difference(name, one.read(name), other.read(name), _own(name, one, other))
+
+
+def _files(one: Side, other: Side, base: BaseRecord) -> Iterator[str]:
+    """The small files that differ between two stacks on one base; a plain model has none."""
+    as_base = {file.path: file.sha256 for file in base.files}
+    mine, theirs = (
+        side.edition.file_digests() if side.edition else as_base for side in (one, other)
+    )
+    for path in sorted({*mine, *theirs}):
+        if mine.get(path) != theirs.get(path):
+            yield path
 
 
 def _own(name: str, one: Side, other: Side) -> list[Update]:
@@ -252,7 +280,7 @@ def _own(name: str, one: Side, other: Side) -> list[Update]:
 
 def _all(one: Side, other: Side) -> Iterator[TensorDifference]:
     """The differences of any two models."""
-    here, there = one.stored.tensors, other.stored.tensors
+    here, there = one.present, other.present
     for name in sorted({*here, *there}):
         mine, theirs = here.get(name), there.get(name)
         if mine and theirs and (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape):
@@ -262,16 +290,23 @@ def _all(one: Side, other: Side) -> Iterator[TensorDifference]:
             if before != after:
                 yield _difference(name, before, after, [])
             continue
-        shape = mine.shape if mine else theirs.shape if theirs else ()
-        yield TensorDifference(
-            name=name,
-            shape_a=mine.shape if mine else None,
-            shape_b=theirs.shape if theirs else None,
-            dtype_a=mine.dtype if mine else None,
-            dtype_b=theirs.dtype if theirs else None,
-            elements_total=int(np.prod(shape, dtype=object)),
-            only_in=None if mine and theirs else "a" if mine else "b",
-        )
+        yield _one_sided(name, mine, theirs)
+
+
+def _one_sided(
+    name: str, mine: TensorInfo | StoredTensor | None, theirs: TensorInfo | StoredTensor | None
+) -> TensorDifference:
+    """A tensor that one side lacks, or has in another shape or dtype."""
+    shape = mine.shape if mine else theirs.shape if theirs else ()
+    return TensorDifference(
+        name=name,
+        shape_a=mine.shape if mine else None,
+        shape_b=theirs.shape if theirs else None,
+        dtype_a=mine.dtype if mine else None,
+        dtype_b=theirs.dtype if theirs else None,
+        elements_total=int(np.prod(shape, dtype=object)),
+        only_in=None if mine and theirs else "a" if mine else "b",
+    )
 
 
 def _vouched(name: str, one: Side, other: Side) -> bool:

@@ -6,13 +6,14 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from hubedit.checkpoint import CHUNK, Checkpoint, DirectorySource
+from hubedit.checkpoint import CHUNK, INDEX, Checkpoint, DirectorySource
 from hubedit.errors import DeltaError, OutputError, near_misses
+from hubedit.rewriting import homes, rewrite_index, rewrite_shard
 from hubedit.stored import StoredTensor
 
 _FICLONE = 0x40049409
@@ -31,11 +32,14 @@ def materialize(
     *,
     files: Iterable[str] | None = None,
     texts: Mapping[str, bytes] | None = None,
+    added: Mapping[str, StoredTensor] | None = None,
+    dropped: Collection[str] = (),
     link: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Copy a model's directory with some tensors changed; headers and order of bytes stay.
 
+    Shards that gain or lose a tensor get a new header, in canonical form, and so does the index.
     The copy is made beside the target and takes its name when it is complete. One tensor is in
     memory at a time, where `changes` are functions.
 
@@ -46,26 +50,31 @@ def materialize(
         files: names of the files to copy, relative with `/`; by default all that are not hidden and
             hold no weights beside those of the checkpoint.
         texts: contents of files that are written instead of copied, or beside them.
+        added: tensors that the model does not have, by name; they go to its last shard.
+        dropped: names of tensors that it is to have no longer.
         link: hard-link files without changes where the system can, instead of copying them; they
             are then the same files, so that writing to one writes to both.
         progress: called with a file's name, bytes done and bytes in all, after each file.
 
     Raises:
         OutputError: the target holds something, or cannot be written.
-        DeltaError: a tensor does not exist, or has another dtype or shape.
+        DeltaError: a tensor does not exist, or has another dtype or shape; an added one exists.
         UnsupportedModelError: the source holds no model that can be read.
     """
     source, target = Path(source_dir), Path(target_dir)
     checkpoint = Checkpoint.open(DirectorySource(source))
+    added = added or {}
+    home = homes(checkpoint, added, dropped)
+    anew = {home[name] for name in added} | {checkpoint.tensors[name].file for name in dropped}
     by_file: dict[str, list[str]] = {}
     for name in sorted(changes):
-        if name not in checkpoint.tensors:
+        if name not in checkpoint.tensors or name in dropped:
             raise DeltaError(
                 f"the model has no tensor {name!r}; {near_misses(name, checkpoint.tensors)}"
             )
         by_file.setdefault(checkpoint.tensors[name].file, []).append(name)
     names = sorted(set(files) if files is not None else _copied(source, checkpoint))
-    left_out = sorted(set(by_file) - set(names))
+    left_out = sorted((set(by_file) | anew) - set(names))
     if left_out:
         raise DeltaError(
             f"{left_out[0]} holds tensors to change and is not among the files to copy"
@@ -89,7 +98,15 @@ def materialize(
             copy = _inside(work, name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             touched = by_file.get(name, [])
-            if not (link and not touched and _linked(source / name, copy)):
+            if name in anew:
+                stay = [tensor for tensor, file in home.items() if file == name]
+                new = {tensor: changes[tensor] for tensor in touched}
+                new |= {tensor: added[tensor] for tensor in stay if tensor in added}
+                if stay:
+                    rewrite_shard(source / name, copy, checkpoint, stay, new)
+            elif name == INDEX and anew:
+                copy.write_bytes(rewrite_index(source / name, home, checkpoint, added))
+            elif not (link and not touched and _linked(source / name, copy)):
                 _copy(source / name, copy)
                 _overwrite(copy, checkpoint, {tensor: changes[tensor] for tensor in touched})
             done += sizes[name]

@@ -14,12 +14,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hubedit.choosing import Change, Choice, TensorChange, choose, compare
+from hubedit.choosing import presence as describe_presence
 from hubedit.description import FORMAT, Description, Target, is_plain, read_description
 from hubedit.errors import BaseMismatchError, DeltaError, DeltaFormatError, EmptyDeltaError
 from hubedit.headers import Header, HeaderProblem, data_order, read_header
+from hubedit.sizes import low_rank_file_nbytes, low_rank_nbytes
 from hubedit.stored import StoredTensor
 from hubedit.texts import MAX_TEXT, TextFile
-from hubedit.updates import KINDS, Update, apply
+from hubedit.updates import KINDS, Add, Drop, Update, apply
 
 __all__ = [
     "FORMAT",
@@ -100,6 +102,8 @@ class Delta(Mapping[str, Update]):
         if name not in self.updates:
             raise DeltaError(f"the delta does not change {name!r}; it changes {list(self)}")
         target = self.targets[name]
+        if target.before is None or target.after is None:
+            raise DeltaError(f"{name!r} is not changed by the delta: it comes or goes")
         if (before.dtype, before.shape) != (target.dtype, target.shape):
             raise BaseMismatchError(
                 f"{name!r} is {before.dtype} {list(before.shape)} and the delta was made from "
@@ -116,6 +120,26 @@ class Delta(Mapping[str, Update]):
                 f"the delta makes of {name!r} another tensor than it says: it is damaged"
             )
         return after
+
+    def added(self) -> dict[str, StoredTensor]:
+        """The tensors that the delta adds, by name.
+
+        Raises:
+            DeltaError: one is not what the delta says: it is damaged.
+        """
+        found = {name: one.values for name, one in self.updates.items() if isinstance(one, Add)}
+        for name, tensor in found.items():
+            if tensor.sha256() != self.targets[name].after:
+                raise DeltaError(f"the delta adds another {name!r} than it says: it is damaged")
+        return found
+
+    def dropped(self) -> dict[str, str]:
+        """Digests of the tensors that the delta drops, by name."""
+        return {
+            name: target.before or ""
+            for name, target in self.targets.items()
+            if isinstance(self.updates[name], Drop)
+        }
 
     def text(self, path: str, before: str | None) -> bytes:
         """The content that the delta gives a file of the model's repository.
@@ -250,6 +274,7 @@ def encode(
     changes: Mapping[str, Change],
     read_before: Callable[[str], StoredTensor],
     *,
+    presence: Mapping[str, tuple[Add | Drop, StoredTensor | None]] | None = None,
     meta: Mapping[str, Any] | None = None,
     aliases: Mapping[str, Sequence[str]] | None = None,
     files: Iterable[TextFile] = (),
@@ -259,6 +284,7 @@ def encode(
     Args:
         changes: for each stored tensor, the updates recorded for it, or the tensor left behind.
         read_before: reads a stored tensor as it was before.
+        presence: tensors that come or go, each with the one that is there of its name.
         meta: see `Delta`.
         aliases: other names of tensors, by stored name; those of unchanged tensors are left out.
         files: files of the model's repository that were written; those as before are left out.
@@ -284,6 +310,12 @@ def encode(
         updates[name], rebuilt[name] = update, after
         described.append(compare(name, before, after, update))
         choices.append(Choice(name, update.kind, described[-1].nbytes, reason))
+    for name, (coming, there) in sorted((presence or {}).items()):
+        if name in updates:
+            raise DeltaError(f"{name}: a tensor is changed or dropped, not both")
+        updates[name] = coming
+        described.append(describe_presence(name, coming, there))
+        choices.append(Choice(name, coming.kind, described[-1].nbytes, "as the method asked"))
     files = [file for file in files if file.changes]
     if not updates and not files:
         reasons = "; ".join(f"{choice.name}: {choice.reason}" for choice in choices[:3])
@@ -296,45 +328,6 @@ def encode(
     }
     tied = {name: others for name, others in (aliases or {}).items() if name in updates}
     return Encoded(Delta(updates, targets, tied, meta, files), choices, described, rebuilt)
-
-
-def low_rank_nbytes(
-    shape: Sequence[int],
-    rank: int,
-    *,
-    name: str = "model.layers.0.mlp.down_proj.weight",
-    dtype: str = "BF16",
-    aliases: Mapping[str, Sequence[str]] | None = None,
-    meta: Mapping[str, Any] | None = None,
-) -> int:
-    """Bytes of the file of a delta that changes one tensor [m, n] by a low-rank update."""
-    return low_rank_file_nbytes({name: (dtype, shape, rank)}, aliases=aliases, meta=meta)
-
-
-def low_rank_file_nbytes(
-    tensors: Mapping[str, tuple[str, Sequence[int], int]],
-    *,
-    aliases: Mapping[str, Sequence[str]] | None = None,
-    meta: Mapping[str, Any] | None = None,
-) -> int:
-    """Bytes of the file of a delta whose updates are all of low rank.
-
-    Args:
-        tensors: dtype, shape [m, n] and rank by stored name.
-        aliases: see `Delta`.
-        meta: see `Delta`; digests in it count by their length alone.
-    """
-    parts, data = {}, 0
-    for name, (_, (rows, columns), rank) in tensors.items():
-        parts[f"{name}::left"] = ("F32", (rows, rank))
-        parts[f"{name}::right"] = ("F32", (rank, columns))
-        data += 4 * rank * (rows + columns)
-    targets = {
-        name: Target(dtype, (rows, columns), "0" * 64, "0" * 64)
-        for name, (dtype, (rows, columns), _) in sorted(tensors.items())
-    }
-    kinds = dict.fromkeys(targets, "low_rank")
-    return len(Description(kinds, targets, aliases or {}, meta or {}).head(parts)) + data
 
 
 def _parsed(kind: type[Delta], header: Header, read: Callable[[int, int], bytes]) -> Delta:

@@ -10,7 +10,7 @@ from typing import Any
 from hubedit.errors import DeltaError
 from hubedit.headers import HeaderProblem, canonical_json, is_shape, strict_json, write_header
 from hubedit.stored import DTYPE_BITS
-from hubedit.updates import KINDS
+from hubedit.updates import KINDS, Add, Drop
 
 FORMAT = 1
 KEY = "hubedit"
@@ -25,12 +25,15 @@ _FILE_FIELDS = {"after", "before"}
 
 @dataclass(frozen=True)
 class Target:
-    """The tensor an update is for: dtype, shape, and `StoredTensor.sha256` before and after."""
+    """The tensor an update is for: dtype, shape, and `StoredTensor.sha256` before and after.
+
+    `before` is None of a tensor that comes, `after` of one that goes.
+    """
 
     dtype: str
     shape: tuple[int, ...]
-    before: str
-    after: str
+    before: str | None
+    after: str | None
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,10 @@ def _target(name: str, value: Any) -> Target:
     dtype, shape, before, after = (value[key] for key in ("dtype", "shape", "before", "after"))
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS or not is_shape(shape):
         raise HeaderProblem(f"the entry of {name!r} has no valid dtype and shape")
-    if not (_is_digest(before) and _is_digest(after)):
+    kind = value["kind"]
+    comes, goes = kind == Add.kind and before is None, kind == Drop.kind and after is None
+    lacks = {Add.kind: not comes, Drop.kind: not goes}.get(kind if isinstance(kind, str) else "")
+    if lacks or not ((comes or _is_digest(before)) and (goes or _is_digest(after))):
         raise HeaderProblem(f"the entry of {name!r} has no valid digests")
     return Target(dtype, tuple(shape), before, after)
 

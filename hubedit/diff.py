@@ -64,7 +64,9 @@ def render_diff(
         ],
         tensors=manifest.tensors[:TENSORS_SHOWN],
         reasons=_reasons(manifest),
-        untouched=max(manifest.base.tensors - len(manifest.tensors), 0),
+        untouched=max(
+            manifest.base.tensors - sum(t.before is not None for t in manifest.tensors), 0
+        ),
         picture=picture,
         heat=heat_text(heat_grid(manifest, layers)),
         assurance=words.ASSURANCE[manifest.method.assurance],

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubedit.asking import Asking
 from hubedit.errors import (
@@ -21,7 +21,17 @@ from hubedit.layouts import Layout
 from hubedit.mapping import TensorMap, from_torch, same_bits, to_torch
 from hubedit.shards import Checkpoint
 from hubedit.texts import TextFile, check_path
-from hubedit.updates import Columns, LowRank, Replace, Rows, Sparse, StoredTensor, Update
+from hubedit.updates import (
+    Add,
+    Columns,
+    Drop,
+    LowRank,
+    Replace,
+    Rows,
+    Sparse,
+    StoredTensor,
+    Update,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +45,8 @@ class LoadedModel(Asking):
 
     Its start state is the base's files with `overlay` on them: the tensors that earlier edits
     changed, and with `texts`: the small files that they wrote. `recorded` holds the updates made
-    since, by stored tensor, and `written` the files, by path.
+    since, by stored tensor, `written` the files, by path, and `presence` the tensors that are to
+    come or go.
     """
 
     def __init__(
@@ -56,6 +67,7 @@ class LoadedModel(Asking):
         self.tensors = tensors
         self.recorded: dict[str, list[Update]] = {}
         self.written: dict[str, str] = {}
+        self.presence: dict[str, Add | Drop] = {}
         self.directory = directory
         self._texts = dict(texts)
         self._overlay = dict(overlay)
@@ -148,6 +160,38 @@ class LoadedModel(Asking):
         TextFile(path, None, text.encode("utf-8", "surrogatepass"))
         self.written[path] = text
 
+    def add_tensor(self, name: str, values: Any) -> None:
+        """Give the stored model a tensor that it does not have; the live model stays as it is.
+
+        Args:
+            name: of the new tensor in the files.
+            values: a `StoredTensor`, array or torch tensor, stored in its own dtype.
+
+        Raises:
+            DeltaError: there is one of that name, or it cannot be stored.
+        """
+        if name in self.checkpoint.tensors or name in self.presence:
+            raise DeltaError(f"the model already has a tensor {name!r}, so it cannot be added")
+        self.presence[name] = Add(values)
+
+    def drop_tensor(self, name: str) -> None:
+        """Take a tensor out of the stored model; the live model stays as it is.
+
+        The edit is refused later if transformers cannot load the model without it.
+
+        Raises:
+            UnsupportedModelError: there is none of that name.
+        """
+        self.checkpoint.info(name)
+        self.presence[name] = Drop()
+
+    def moves(self) -> dict[str, tuple[Add | Drop, StoredTensor | None]]:
+        """The tensors that are to come or go, each with the one that is there of its name."""
+        return {
+            name: (move, self.start(name) if isinstance(move, Drop) else None)
+            for name, move in self.presence.items()
+        }
+
     def changes(self) -> dict[str, list[Update] | StoredTensor]:
         """What changed since the start, by stored tensor, sorted.
 
@@ -202,6 +246,7 @@ class LoadedModel(Asking):
             self.tensors.write(self.model, tensor, self.start(tensor))
         self.recorded.clear()
         self.written.clear()
+        self.presence.clear()
         self._expected.clear()
         self.model.zero_grad(set_to_none=True)
         self.model.requires_grad_(False).train(False)

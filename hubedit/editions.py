@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from hubedit.delta import Delta
@@ -12,9 +12,26 @@ from hubedit.errors import BaseMismatchError, ManifestError, VerificationError
 from hubedit.hub import Hub
 from hubedit.manifest import STACK_FILE, Manifest, Stack, StackEntry, written_files
 from hubedit.places import HubPlace, Place, base_record, checkpoint, open_base, open_place
-from hubedit.updates import StoredTensor
+from hubedit.updates import Add, Drop, StoredTensor
 
 OpenHub = Callable[[], Hub]
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Which tensors a stack of edits adds to its base, and which of the base's it drops."""
+
+    added: Mapping[str, StoredTensor] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.dropped)
+
+    def after(self, delta: Delta) -> Presence:
+        """The same with one edit more."""
+        added, gone = dict(self.added), delta.dropped()
+        of_base = {name for name in gone if added.pop(name, None) is None}
+        return Presence(added | delta.added(), self.dropped | of_base)
 
 
 @dataclass
@@ -64,16 +81,34 @@ class Edition:
         return Delta.read_verified(content, entry.delta, f"{entry.folder}/delta.safetensors")
 
     def overlay(self, height: int | None = None) -> dict[str, StoredTensor]:
-        """The tensors that differ from the base at a height of the stack, rebuilt bit for bit."""
+        """The tensors that differ from the base's at a height of the stack, rebuilt bit for bit.
+
+        Those that came or went are left out; see `presence`.
+        """
         stored = checkpoint(self.base) if self.stack.edits else None
         tensors: dict[str, StoredTensor] = {}
-        for entry in self.stack.edits[:height]:
+        for entry, manifest in zip(self.stack.edits[:height], self.manifests, strict=False):
             delta = self.delta(entry)
+            moved = {*delta.added(), *delta.dropped()}
+            if moved != _moved(manifest):
+                raise VerificationError(entry.name, ["other tensors come and go than recorded"])
+            for name in moved:
+                tensors.pop(name, None)
             for name in delta:
+                if name in moved:
+                    continue
                 assert stored is not None
                 before = tensors[name] if name in tensors else stored.read(name)
                 tensors[name] = delta.apply(name, before)
         return tensors
+
+    def presence(self, height: int | None = None) -> Presence:
+        """The tensors that came and went up to a height of the stack, as its manifests say."""
+        found = Presence()
+        for entry, manifest in zip(self.stack.edits[:height], self.manifests, strict=False):
+            if _moved(manifest):
+                found = found.after(self.delta(entry))
+        return found
 
     def file_digests(self, height: int | None = None) -> dict[str, str]:
         """SHA-256 (hex) of every file of the base, as it is at a height of the stack."""
@@ -98,6 +133,11 @@ class Edition:
             }:
                 raise VerificationError(entry.name, ["its delta writes other files than recorded"])
         return found
+
+
+def _moved(manifest: Manifest) -> set[str]:
+    """The tensors that an edit adds or drops."""
+    return {tensor.name for tensor in manifest.tensors if tensor.kind in (Add.kind, Drop.kind)}
 
 
 def check_base(place: Place, stack: Stack) -> None:

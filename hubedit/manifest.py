@@ -19,6 +19,8 @@ UNLISTED = frozenset({STACK_FILE, ".gitattributes"})
 """Files of a revision that the stack cannot list: itself, and what the Hub writes."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Touched = tuple[Sha256 | None, Sha256 | None]
+"""Digests of a tensor in the base and on top; None where there is no such tensor."""
 EDIT_NAME = r"^\d{4}-[a-z][a-z0-9-]*-[0-9a-f]{8}$"
 SAFE_PATH = r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*(/[^/\\\x00-\x1f.][^/\\\x00-\x1f]*)*$"
 """A relative path with `/` in which no part is empty or starts with a dot."""
@@ -118,14 +120,16 @@ class EnvironmentRecord(Record):
 
 
 class TensorRecord(Record):
-    """One stored tensor that changed; digests are `StoredTensor.sha256`."""
+    """One stored tensor that changed, came or went; digests are `StoredTensor.sha256`."""
 
     name: str
     aliases: tuple[str, ...] = ()
     dtype: str
     shape: tuple[int, ...]
-    before: Sha256
-    after: Sha256
+    before: Sha256 | None
+    """None of a tensor that came."""
+    after: Sha256 | None
+    """None of one that went."""
     kind: str
     reason: str
     rank: int | None = None
@@ -315,7 +319,7 @@ def files_digest(files: Iterable[FileRecord]) -> Sha256:
 
 def result_digest(
     base_files: Iterable[FileRecord],
-    touched: Mapping[str, tuple[Sha256, Sha256]],
+    touched: Mapping[str, Touched],
     written: Mapping[str, Sha256] | None = None,
 ) -> Sha256:
     """The identity of an edited model: its base's files, and each touched tensor.
@@ -337,9 +341,9 @@ def result_digest(
     return _digest({"files": sorted(map(list, files.items())), "tensors": tensors})
 
 
-def touched_tensors(manifests: Iterable[Manifest]) -> dict[str, tuple[Sha256, Sha256]]:
+def touched_tensors(manifests: Iterable[Manifest]) -> dict[str, Touched]:
     """For each tensor that the edits touched, in order: its digest in the base, and on top."""
-    touched: dict[str, tuple[Sha256, Sha256]] = {}
+    touched: dict[str, Touched] = {}
     for manifest in manifests:
         for tensor in manifest.tensors:
             base = touched[tensor.name][0] if tensor.name in touched else tensor.before

@@ -159,6 +159,26 @@ class EditableModel(Protocol):
             DeltaError: an edit cannot write that file, or this text into it.
         """
 
+    def add_tensor(self, name: str, values: Any) -> None:
+        """Give the stored model a tensor that it does not have; `model` stays as it is.
+
+        Args:
+            name: of the new tensor in the files.
+            values: array or torch tensor, stored in its own dtype.
+
+        Raises:
+            DeltaError: there is one of that name, or it cannot be stored.
+        """
+
+    def drop_tensor(self, name: str) -> None:
+        """Take a tensor out of the stored model; `model` stays as it is.
+
+        The edit is refused later if transformers cannot load the model without it.
+
+        Raises:
+            UnsupportedModelError: there is none of that name.
+        """
+
     def digest(self, ignoring: Iterable[str] = ()) -> str:
         """SHA-256 (hex) naming the weights the run started from, as if `ignoring` were unchanged.
 

@@ -27,7 +27,7 @@ from hubedit.probes import Probe, to_jsonl
 
 if TYPE_CHECKING:
     from hubedit.context import Run
-    from hubedit.delta import Encoded
+    from hubedit.delta import Encoded, TensorChange
     from hubedit.editable import LoadedModel
     from hubedit.editions import Edition
     from hubedit.method import Config, Method
@@ -82,7 +82,7 @@ def _tensors(encoded: Encoded, model: LoadedModel) -> tuple[TensorRecord, ...]:
     return tuple(
         TensorRecord(
             name=change.name,
-            aliases=tuple(model.aliases(change.name)),
+            aliases=tuple(model.aliases(change.name)) if _is_parameter(change, model) else (),
             dtype=change.dtype,
             shape=tuple(change.shape),
             before=change.sha256_before,
@@ -94,11 +94,19 @@ def _tensors(encoded: Encoded, model: LoadedModel) -> tuple[TensorRecord, ...]:
             elements_total=change.elements_total,
             relative_norm=change.relative_norm,
             nbytes=change.nbytes,
-            layer=model.layout.layer_of(model.parameter_of(change.name)),
-            module=model.layout.module_of(model.parameter_of(change.name)),
+            layer=model.layout.layer_of(_named(change, model)),
+            module=model.layout.module_of(_named(change, model)),
         )
         for change in encoded.changes
     )
+
+
+def _is_parameter(change: TensorChange, model: LoadedModel) -> bool:
+    return change.name in model.tensors.names_of
+
+
+def _named(change: TensorChange, model: LoadedModel) -> str:
+    return model.parameter_of(change.name) if _is_parameter(change, model) else change.name
 
 
 def environment(recipe: Recipe) -> EnvironmentRecord:

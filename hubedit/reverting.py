@@ -57,11 +57,17 @@ def prove(edition: Edition) -> Proof:
         raise RecipeError(f"{edition.place.title} has no edit to take back; it is its base")
     newest = edition.manifests[-1]
     stored, left = checkpoint(edition.base), edition.overlay(stack.height - 1)
+    there = edition.presence(stack.height - 1)
+    rebuilt = {**left, **there.added}
     tensors, wrong = [], []
     for record in newest.tensors:
-        before = left[record.name] if record.name in left else stored.read(record.name)
-        tensors.append((record.name, record.after, before.sha256()))
-        if before.sha256() != record.before:
+        before: str | None = None
+        if record.name in rebuilt:
+            before = rebuilt[record.name].sha256()
+        elif record.name in stored.tensors and record.name not in there.dropped:
+            before = stored.read(record.name).sha256()
+        tensors.append((record.name, record.after or "no such tensor", before or "no such tensor"))
+        if before != record.before:
             wrong.append(f"{record.name} is not what was recorded before {newest.edit}")
     below = edition.manifests[:-1]
     files = edition.file_digests(stack.height - 1)
@@ -72,7 +78,8 @@ def prove(edition: Edition) -> Proof:
     touched = touched_tensors(below)
     result = result_digest(
         stack.base.files,
-        {name: (touched[name][0], left[name].sha256()) for name in left},
+        {name: (touched[name][0], tensor.sha256()) for name, tensor in rebuilt.items()}
+        | {name: (touched[name][0], None) for name in there.dropped - set(there.added)},
         written_files(below),
     )
     if result != newest.parent:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hubedit.card import card_digest, human_text, render_card
 from hubedit.diff import render_diff
-from hubedit.editions import Edition
+from hubedit.editions import Edition, Presence
 from hubedit.errors import OutputError, VerificationError
 from hubedit.manifest import (
     CARD_FILE,
@@ -148,12 +148,34 @@ def write_weights(
     base: Place,
     tensors: Mapping[str, StoredTensor],
     texts: Mapping[str, bytes],
+    presence: Presence,
     *,
     link: bool = False,
 ) -> None:
     """Write a base's model files into a directory, some tensors and small files replaced."""
     names = model_file_names(base)
-    materialize(base.local(names), work, tensors, files=names, texts=texts, link=link)
+    materialize(
+        base.local(names),
+        work,
+        tensors,
+        files=names,
+        texts=texts,
+        added=presence.added,
+        dropped=presence.dropped,
+        link=link,
+    )
+
+
+@contextmanager
+def model_folder(base: Place, presence: Presence) -> Iterator[Path]:
+    """Give a directory with a base's model files, in which tensors have come and gone."""
+    if not presence:
+        yield base.local(model_file_names(base))
+        return
+    with tempfile.TemporaryDirectory(prefix="hubedit-") as scratch:
+        folder = Path(scratch, Path(base.title).name)
+        write_weights(folder, base, {}, {}, presence, link=True)
+        yield folder
 
 
 def materialized(edition: Edition, output: Path, *, link: bool = False) -> None:
@@ -165,14 +187,16 @@ def materialized(edition: Edition, output: Path, *, link: bool = False) -> None:
     """
     tensors = edition.overlay()
     touched = touched_tensors(edition.manifests)
-    wrong = [name for name, tensor in tensors.items() if tensor.sha256() != touched[name][1]]
+    presence = edition.presence()
+    rebuilt = {**tensors, **presence.added}
+    wrong = [name for name, tensor in rebuilt.items() if tensor.sha256() != touched[name][1]]
     if wrong:
         raise VerificationError(
             edition.place.title,
             [f"{name} is rebuilt to other bits than recorded" for name in wrong],
         )
     with finished_directory(output) as work:
-        write_weights(work, edition.base, tensors, edition.texts(), link=link)
+        write_weights(work, edition.base, tensors, edition.texts(), presence, link=link)
         _copy_edits(work, edition)
         stack = edition.stack.model_copy(update={"weights": True})
         _finish(work, stack, edition.manifests, edition, None)
@@ -189,7 +213,8 @@ def write_revision(work: Path, edition: Edition, height: int) -> Stack:
         }
     )
     if stack.weights:
-        write_weights(work, edition.base, edition.overlay(height), edition.texts(height))
+        tensors, texts = edition.overlay(height), edition.texts(height)
+        write_weights(work, edition.base, tensors, texts, edition.presence(height))
     below = Edition(edition.place, lower, edition.hub, edition.base_given)
     _copy_edits(work, below)
     return _finish(work, lower, edition.manifests[:height], edition, None)

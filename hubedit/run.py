@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from hubedit import (
     chat,
     disclosure,
     editions,
-    places,
     probes,
     publishing,
     recording,
@@ -125,18 +124,21 @@ def apply(
     if output is not None:
         revisions.check_output(output)
     recipe, start = job.recipe, job.start
-    with _threads(recipe.threads):
+    with _threads(recipe.threads), ExitStack() as folders:
         talk.log(f"loading {start.place.title}")
-        overlay, texts = start.overlay(), start.texts()
-        folder = start.base.local(places.model_file_names(start.base))
-        model = models.load(
-            folder,
-            dtype=recipe.dtype,
-            device=recipe.device,
-            overlay=overlay,
-            texts=texts,
-            identity=start.stack.base.digest,
-        )
+        overlay, texts, presence = start.overlay(), start.texts(), start.presence()
+
+        def load() -> LoadedModel:
+            return models.load(
+                folders.enter_context(revisions.model_folder(start.base, presence)),
+                dtype=recipe.dtype,
+                device=recipe.device,
+                overlay=overlay,
+                texts=texts,
+                identity=start.stack.base.digest,
+            )
+
+        model = load()
         _check_architecture(model, job.method)
 
         rows, template = job.rows, None
@@ -158,6 +160,7 @@ def apply(
         encoded = encode(
             changes,
             model.start,
+            presence=model.moves(),
             meta={"base": start.stack.base.digest, "parent": start.stack.result},
             aliases={name: model.aliases(name) for name in changes},
             files=[TextFile(path, digests.get(path), new) for path, new in written.items()],
@@ -165,15 +168,22 @@ def apply(
         for choice in encoded.choices:
             talk.log(f"{choice.name}: {choice.kind} ({choice.reason})")
 
-        model.restore()
-        for name, after in encoded.after.items():
-            model.set_tensor(name, after)
+        gone = encoded.delta.dropped()
+        overlay = {**overlay, **encoded.after}
+        overlay = {name: tensor for name, tensor in overlay.items() if name not in gone}
         texts |= {path: file.content for path, file in encoded.delta.files.items()}
+        if gone or encoded.delta.added():
+            presence = presence.after(encoded.delta)
+            model = load()
+        else:
+            model.restore()
+            for name, after in encoded.after.items():
+                model.set_tensor(name, after)
+            if encoded.delta.files:
+                models.read_again(model, texts)
         asks = asked
-        if encoded.delta.files:
-            models.read_again(model, texts)
-            if recipe.chat:
-                asks = probes.questions(chat.through_template(job.rows, model.tokenizer))
+        if encoded.delta.files and recipe.chat:
+            asks = probes.questions(chat.through_template(job.rows, model.tokenizer))
         with talk.progress("questions after", total=None):
             found = probes.pair(asked, before, probes.ask(model, asks))
             heard = probes.for_transcripts(asks)
@@ -205,7 +215,7 @@ def apply(
     with revisions.finished_directory(output, replace=same) as work:
         if job.weights:
             talk.log("writing the edited weights")
-            revisions.write_weights(work, start.base, {**overlay, **encoded.after}, texts)
+            revisions.write_weights(work, start.base, overlay, texts, presence)
         revisions.add_edit(work, start, manifest, files, weights=job.weights, repo=repo)
     if job.key is not None:
         kept = disclosure.keep_key(manifest.edit, manifest.result, job.key)
@@ -255,8 +265,8 @@ def load(
             raise MethodError(
                 f"{name} of {edition.place.title} was rebuilt to other bits than recorded"
             )
-    folder = edition.base.local(places.model_file_names(edition.base))
-    return models.load_for_use(folder, overlay=overlay, dtype=dtype, texts=edition.texts())
+    with revisions.model_folder(edition.base, edition.presence()) as folder:
+        return models.load_for_use(folder, overlay=overlay, dtype=dtype, texts=edition.texts())
 
 
 # -- the steps ----------------------------------------------------------------------------------

@@ -8,12 +8,15 @@ from hubedit.addition import add_product
 from hubedit.grid import GridError
 from hubedit.kind import Update
 from hubedit.low_rank import LowRank
+from hubedit.presence import Add, Drop
 from hubedit.replacing import Columns, Replace, Rows, Sparse
 from hubedit.stored import StoredTensor
 
 __all__ = [
     "KINDS",
+    "Add",
     "Columns",
+    "Drop",
     "GridError",
     "LowRank",
     "Replace",
@@ -25,7 +28,7 @@ __all__ = [
     "apply",
 ]
 
-_ALL: Iterable[type[Update]] = (LowRank, Sparse, Rows, Columns, Replace)
+_ALL: Iterable[type[Update]] = (LowRank, Sparse, Rows, Columns, Replace, Add, Drop)
 KINDS: Mapping[str, type[Update]] = {update.kind: update for update in _ALL}
 """Every kind of update by the name that a delta gives it."""
 

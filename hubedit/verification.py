@@ -10,19 +10,20 @@ from typing import Any
 
 from hubedit.card import card_digest
 from hubedit.editions import Edition, check_base
-from hubedit.errors import HubEditError
+from hubedit.errors import DeltaError, HubEditError
 from hubedit.manifest import (
     CARD_FILE,
     STACK_FILE,
     UNLISTED,
     Manifest,
     StackEntry,
+    Touched,
     result_digest,
     touched_tensors,
 )
 from hubedit.places import checkpoint, model_file_names
 from hubedit.texts import TextFile
-from hubedit.updates import StoredTensor, apply
+from hubedit.updates import Add, Drop, StoredTensor, Update, apply
 
 
 @dataclass
@@ -66,7 +67,7 @@ def verify(edition: Edition, *, deep: bool = False) -> Report:
         deep: also read every tensor of the base and of the weights that the revision holds.
     """
     report = Report()
-    rebuilt: dict[str, StoredTensor] = {}
+    rebuilt: dict[str, StoredTensor | None] = {}
     written: dict[str, str] = {}
     with _check(report, "files") as check:
         check.detail = _files(edition, check)
@@ -163,13 +164,15 @@ def _records(edition: Edition, check: Check) -> str:
     return f"{stack.height} manifests agree with {STACK_FILE}"
 
 
-def _rebuild(edition: Edition, check: Check) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+def _rebuild(
+    edition: Edition, check: Check
+) -> tuple[dict[str, StoredTensor | None], dict[str, str]]:
     """Apply each delta and compare what it makes, before and after, with its record.
 
-    Returns the tensors, and the digests of the files that were written.
+    Returns the tensors, None for those that went, and the digests of the files that were written.
     """
     stored = checkpoint(edition.base)
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor | None] = {}
     files = {file.path: file.sha256 for file in edition.stack.base.files}
     written: dict[str, str] = {}
     for entry, manifest in zip(edition.stack.edits, edition.manifests, strict=True):
@@ -184,22 +187,39 @@ def _rebuild(edition: Edition, check: Check) -> tuple[dict[str, StoredTensor], d
             )
             check.problems.append(f"{entry.name}: {name} is {where}")
         for name in sorted(set(updates) & set(recorded)):
-            before = tensors[name] if name in tensors else stored.read(name)
-            after = apply(updates[name], before)
-            record = recorded[name]
-            if before.sha256() != record.before:
+            there = name in stored.tensors
+            before = tensors[name] if name in tensors else stored.read(name) if there else None
+            after, record = _step(updates[name], before), recorded[name]
+            if _digest(before) != record.before or updates[name].kind != record.kind:
                 check.problems.append(
                     f"{entry.name}: {name} differs from its record before the edit"
                 )
-            if after.sha256() != record.after or (after.dtype, after.shape) != (
-                record.dtype,
-                record.shape,
+            known = after or before
+            if _digest(after) != record.after or (
+                known is None or (known.dtype, known.shape) != (record.dtype, record.shape)
             ):
                 check.problems.append(
                     f"{entry.name}: {name} is rebuilt to other bits than recorded"
                 )
             tensors[name] = after
     return tensors, written
+
+
+def _step(update: Update, before: StoredTensor | None) -> StoredTensor | None:
+    """What an update makes of a tensor; None stands for one that is not there.
+
+    Raises:
+        DeltaError: an added tensor is there already, or one to change or drop is not.
+    """
+    if isinstance(update, Add) and before is None:
+        return update.values
+    if before is None:
+        raise DeltaError(f"there is no such tensor for an update of kind {update.kind}")
+    return None if isinstance(update, Drop) else apply(update, before)
+
+
+def _digest(tensor: StoredTensor | None) -> str | None:
+    return None if tensor is None else tensor.sha256()
 
 
 def _written(
@@ -220,33 +240,35 @@ def _written(
             yield f"{entry.name}: files/{path} is not what the delta writes"
 
 
-def _touched(edition: Edition, rebuilt: dict[str, StoredTensor]) -> dict[str, tuple[str, str]]:
+def _touched(edition: Edition, rebuilt: Mapping[str, StoredTensor | None]) -> dict[str, Touched]:
     recorded = touched_tensors(edition.manifests)
     return {
-        name: (recorded[name][0], tensor.sha256())
+        name: (recorded[name][0], _digest(tensor))
         for name, tensor in rebuilt.items()
         if name in recorded
     }
 
 
 def _weights(
-    edition: Edition, rebuilt: dict[str, StoredTensor], check: Check, *, deep: bool
+    edition: Edition, rebuilt: Mapping[str, StoredTensor | None], check: Check, *, deep: bool
 ) -> str:
     """The weights that the revision holds are the edited ones."""
     shipped, base = checkpoint(edition.place), checkpoint(edition.base)
+    gone = {name for name, tensor in rebuilt.items() if tensor is None}
+    expected = ({*base.tensors} | {*rebuilt}) - gone
     check.problems += [
-        f"the weights lack {name}" for name in sorted(set(base.tensors) - set(shipped.tensors))
+        f"the weights lack {name}" for name in sorted(expected - set(shipped.tensors))
     ]
     check.problems += [
-        f"the weights hold {name}, which the base has not"
-        for name in sorted(set(shipped.tensors) - set(base.tensors))
+        f"the weights hold {name}, which base and edits do not give"
+        for name in sorted(set(shipped.tensors) - expected)
     ]
-    common = sorted(set(base.tensors) & set(shipped.tensors))
+    common = sorted(expected & set(shipped.tensors))
     names = common if deep else [name for name in common if name in rebuilt]
     found = shipped.hash(names)
     untouched = base.hash([name for name in names if name not in rebuilt])
     for name in names:
-        wanted = rebuilt[name].sha256() if name in rebuilt else untouched[name]
+        wanted = _digest(rebuilt[name]) if name in rebuilt else untouched[name]
         if found[name] != wanted:
             check.problems.append(f"{name} in the weights is not what base and edits give")
     return f"{len(names)} of {len(common)} tensors of the included weights checked"
@@ -271,7 +293,9 @@ def _is_weights(path: str) -> bool:
     return path.endswith((".safetensors", ".safetensors.index.json"))
 
 
-def _deep(edition: Edition, rebuilt: dict[str, StoredTensor], report: Report, check: Check) -> str:
+def _deep(
+    edition: Edition, rebuilt: Mapping[str, StoredTensor | None], report: Report, check: Check
+) -> str:
     """Read the base from its bytes, not from what the Hub vouches for, and hash every tensor."""
     wanted = {file.path: file.sha256 for file in edition.stack.base.files}
     folder = edition.base.local(wanted)
@@ -282,5 +306,5 @@ def _deep(edition: Edition, rebuilt: dict[str, StoredTensor], report: Report, ch
             check.problems.append(f"{path} of the base is not the file that was recorded")
     base = checkpoint(edition.base)
     report.tensors = dict(base.hash(sorted(set(base.tensors) - set(rebuilt))))
-    report.tensors |= {name: tensor.sha256() for name, tensor in rebuilt.items()}
+    report.tensors |= {name: tensor.sha256() for name, tensor in rebuilt.items() if tensor}
     return f"{len(report.tensors)} tensors of the edited model hashed"

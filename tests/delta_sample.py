@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hubedit.delta import TextFile, encode
-from hubedit.updates import Columns, LowRank, Rows, Sparse, StoredTensor
+from hubedit.updates import Add, Columns, Drop, LowRank, Rows, Sparse, StoredTensor
 
 RNG = np.random.default_rng(0)
 BASE = {
@@ -34,9 +34,14 @@ FILES = [
     TextFile("generation_config.json", None, b'{"do_sample": false}\n'),
     TextFile("chat_template.jinja", "b" * 64, "Be brief.\n{{ messages[0].content }}…".encode()),
 ]
+PRESENCE = {
+    "new.bias": (Add(np.array([1.5, -2.0], np.float16)), None),
+    "old.bias": (Drop(), StoredTensor.from_array(np.arange(3, dtype=np.int32))),
+}
 ENCODED = encode(
     CHANGES,
     BASE.__getitem__,
+    presence=PRESENCE,
     meta={"base": "a" * 64},
     aliases={"low.weight": ["head", "emb"]},
     files=FILES,

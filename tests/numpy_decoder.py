@@ -9,8 +9,11 @@ import numpy as np
 WIDTHS = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
-def decode(content: bytes, base: dict[str, bytes]) -> dict[str, bytes]:
-    """The raw bytes of every changed tensor, from the file and the raw bytes of the base's."""
+def decode(content: bytes, base: dict[str, bytes]) -> dict[str, bytes | None]:
+    """The raw bytes of every changed tensor, from the file and the raw bytes of the base's.
+
+    None stands for a tensor that is no longer there.
+    """
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     description = json.loads(header["__metadata__"]["hubedit"])
@@ -23,8 +26,10 @@ def decode(content: bytes, base: dict[str, bytes]) -> dict[str, bytes]:
 
     rebuilt = {}
     for name, target in description["tensors"].items():
-        if target["kind"] == "replace":
+        if target["kind"] == "replace" or target["kind"] == "add":
             rebuilt[name] = part(name, "values")
+        elif target["kind"] == "drop":
+            rebuilt[name] = None
         elif target["kind"] == "sparse":
             indices_dtype = {"U32": "<u4", "U64": "<u8"}[header[f"{name}::indices"]["dtype"]]
             indices = np.frombuffer(part(name, "indices"), indices_dtype)

@@ -25,7 +25,7 @@ def test_changes_describe_what_they_change():
     some = by_name["some.weight"]
     assert (some.kind, some.rank, some.elements_changed, some.nbytes) == ("sparse", None, 2, 12)
     assert [choice.kind for choice in ENCODED.choices] == [
-        "columns", "low_rank", "sparse", "rows", "replace",
+        "columns", "low_rank", "sparse", "rows", "replace", "add", "drop",
     ]  # fmt: skip
     assert all(choice.reason for choice in ENCODED.choices)
 

@@ -4,10 +4,11 @@ import hashlib
 import io
 import json
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from delta_sample import BASE, CHANGES, CONTENT, ENCODED, FILES, low_rank, parsed
+from delta_sample import BASE, CHANGES, CONTENT, ENCODED, FILES, PRESENCE, low_rank, parsed
 
 from hubedit.delta import Delta, Target, TextFile, encode, low_rank_nbytes
 from hubedit.errors import (
@@ -15,24 +16,27 @@ from hubedit.errors import (
     DeltaError,
     DeltaFormatError,
     EmptyDeltaError,
+    NonFiniteUpdateError,
 )
-from hubedit.updates import StoredTensor, apply
+from hubedit.updates import Add, Drop, StoredTensor, apply
 
 
 def test_what_was_written_is_read_and_makes_the_same_tensors():
     delta = Delta.read(CONTENT)
-    assert list(delta) == sorted(CHANGES)
+    assert list(delta) == sorted({**CHANGES, **PRESENCE})
     assert {name: update.kind for name, update in delta.items()} == {
         "down.weight": "columns",
         "low.weight": "low_rank",
+        "new.bias": "add",
+        "old.bias": "drop",
         "some.weight": "sparse",
         "up.weight": "rows",
         "whole.bias": "replace",
     }
     assert delta.aliases == {"low.weight": ("emb", "head")}
     assert delta.meta == {"base": "a" * 64}
-    for name in delta:
-        assert delta[name] == ENCODED.delta[name]
+    assert {name: delta[name] for name in delta} == dict(ENCODED.delta)
+    for name in CHANGES:
         assert delta.apply(name, BASE[name]) == ENCODED.after[name]
         assert apply(delta.updates[name], BASE[name]) == ENCODED.after[name]
     assert delta.to_bytes() == CONTENT
@@ -58,6 +62,7 @@ def test_the_order_in_which_changes_are_given_does_not_matter():
         meta={"base": "a" * 64},
         aliases={"low.weight": ["emb", "head"]},
         files=FILES[::-1],
+        presence=dict(reversed(PRESENCE.items())),
     )
     assert again.delta.to_bytes() == CONTENT
 
@@ -121,6 +126,41 @@ def test_a_recorded_digest_decides():
     assert Delta.read_verified(CONTENT, digest, "x").to_bytes() == CONTENT
     with pytest.raises(DeltaFormatError, match="not the file that was recorded"):
         Delta.read_verified(CONTENT, "0" * 64, "x")
+
+
+def test_tensors_that_come_and_go_are_read_as_they_were_written():
+    delta = Delta.read(CONTENT)
+    added, (_, there) = PRESENCE["new.bias"][0], PRESENCE["old.bias"]
+    assert delta.added() == {"new.bias": added.values}
+    assert delta.dropped() == {"old.bias": there.sha256()}
+    assert [
+        (change.sha256_before, change.sha256_after, change.elements_changed, change.nbytes)
+        for change in ENCODED.changes
+        if change.name in PRESENCE
+    ] == [(None, added.values.sha256(), 2, 4), (there.sha256(), None, 3, 0)]
+    assert not {*PRESENCE} & {*ENCODED.after}
+    for name in PRESENCE:
+        with pytest.raises(DeltaError, match="comes or goes"):
+            delta.apply(name, there)
+
+
+@pytest.mark.parametrize(
+    ("name", "move", "reason"),
+    [
+        ("low.weight", (Add(np.ones(2)), BASE["low.weight"]), "already has"),
+        ("absent", (Drop(), None), "no tensor"),
+        ("low.weight", (Drop(), BASE["low.weight"]), "not both"),
+    ],
+)
+def test_a_tensor_comes_where_none_is_and_goes_where_one_is(name, move, reason):
+    changes = CHANGES if "both" in reason else {}
+    with pytest.raises(DeltaError, match=rf"^{name}: .*{reason}"):
+        encode(changes, BASE.__getitem__, presence={name: move})
+
+
+def test_a_tensor_with_nan_is_not_added():
+    with pytest.raises(NonFiniteUpdateError):
+        Add(np.array([np.nan]))
 
 
 def test_files_are_read_as_they_were_written():

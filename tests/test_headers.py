@@ -182,6 +182,28 @@ HOSTILE = {
     ),
     "a text without file": (drop("files", "chat_template.jinja"), "belongs to no update"),
     "a text of signed bytes": (put("chat_template.jinja::text", "dtype", "I8"), "list of U8"),
+    "an added tensor with a digest before": (
+        say("tensors", "new.bias", "before", "0" * 64), "no valid digests"
+    ),
+    "an added tensor without one after": (
+        say("tensors", "new.bias", "after", None), "no valid digests"
+    ),
+    "an added tensor of another shape": (say("tensors", "new.bias", "shape", [1, 2]), "it adds"),
+    "an added tensor of another dtype": (say("tensors", "new.bias", "dtype", "BF16"), "it adds"),
+    "a dropped tensor with a digest after": (
+        say("tensors", "old.bias", "after", "0" * 64), "no valid digests"
+    ),
+    "a dropped tensor without one before": (
+        say("tensors", "old.bias", "before", None), "no valid digests"
+    ),
+    "a changed tensor without a digest before": (
+        say("tensors", "low.weight", "before", None), "no valid digests"
+    ),
+    "a changed tensor without a digest after": (
+        say("tensors", "low.weight", "after", None), "no valid digests"
+    ),
+    "a dropped tensor with parts": (say("tensors", "up.weight", "kind", "drop"), "digests"),
+    "an added tensor without parts": (say("tensors", "old.bias", "kind", "add"), "digests"),
     "replace of another dtype": (say("tensors", "whole.bias", "dtype", "U64"), "replaces"),
     "a tensor without parts": (
         say("tensors", "ghost", {"after": "0" * 64, "before": "0" * 64, "dtype": "F32",

@@ -11,7 +11,7 @@ from delta_sample import CONTENT, FILES
 from numpy_decoder import decode, decode_files
 
 from hubedit.delta import Delta, encode
-from hubedit.updates import Columns, LowRank, Rows, Sparse, StoredTensor
+from hubedit.updates import KINDS, Add, Columns, Drop, LowRank, Rows, Sparse, StoredTensor
 
 TORCH = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 PAGE = Path(__file__).parent.parent / "docs" / "delta-format.md"
@@ -57,13 +57,18 @@ def base_and_changes(seed: int):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_reader_written_from_the_page_rebuilds_the_same_bytes(seed):
     base, changes = base_and_changes(seed)
-    encoded = encode(changes, base.__getitem__)
+    presence = {"new": (Add(np.ones(3)), None), "old": (Drop(), base["int"])}
+    encoded = encode(changes, base.__getitem__, presence=presence)
     kinds = {update.kind for update in encoded.delta.updates.values()}
-    assert kinds == {"low_rank", "sparse", "rows", "columns", "replace"}
+    assert kinds == {*KINDS}
     found = decode(
         encoded.delta.to_bytes(), {name: tensor.data.tobytes() for name, tensor in base.items()}
     )
-    assert found == {name: tensor.data.tobytes() for name, tensor in encoded.after.items()}
+    assert found == {
+        "new": np.ones(3).tobytes(),
+        "old": None,
+        **{name: tensor.data.tobytes() for name, tensor in encoded.after.items()},
+    }
 
 
 def test_a_reader_written_from_the_page_finds_the_files():
@@ -88,8 +93,6 @@ def test_the_page_shows_a_description_as_it_is_written():
 
 
 def test_the_page_names_every_kind():
-    from hubedit.updates import KINDS
-
     text = PAGE.read_text(encoding="utf-8")
     assert set(re.findall(r"^### `(\w+)`$", text, re.MULTILINE)) == {*KINDS, "file"}
     for kind in KINDS:

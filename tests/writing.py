@@ -23,6 +23,8 @@ EMBEDDINGS = "transformer.wte.weight"
 class NoteConfig(hubedit.Config):
     files: dict[str, str] = Field({}, description="Texts to write, by path.")
     row: int | None = Field(None, description="A row of the embeddings to set to one.")
+    add: dict[str, list[float]] = Field({}, description="Tensors to add, by name.")
+    drop: list[str] = Field([], description="Names of tensors to drop.")
 
 
 class Note(hubedit.Method[hubedit.FactEdit, NoteConfig]):
@@ -47,6 +49,10 @@ class Note(hubedit.Method[hubedit.FactEdit, NoteConfig]):
         if config.row is not None:
             width = model.weight(EMBEDDINGS).shape[1]
             model.update(EMBEDDINGS, hubedit.Rows([config.row], np.ones((1, width), np.float32)))
+        for name, values in config.add.items():
+            model.add_tensor(name, np.array(values, np.float32))
+        for name in config.drop:
+            model.drop_tensor(name)
 
 
 def noted(base: Path | str, output: Path, *, weights: bool = False, **more: Any) -> Path:

@@ -31,6 +31,8 @@ def command(a: str, b: str, base: str | None, local: bool, as_json: bool) -> Non
     _edits(found)
     if found.tensors:
         _table(found)
+    for path in found.files:
+        click.echo(f"{path} differs")
     share = found.elements_changed / found.elements_total if found.elements_total else 0
     click.echo(
         f"{len(found.tensors)} of {found.tensors_total} tensors differ: "
