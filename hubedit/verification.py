@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from hubedit import choosing
 from hubedit.card import card_digest
+from hubedit.choosing import TensorChange
+from hubedit.delta import Delta, Target
 from hubedit.editions import Edition, check_base
 from hubedit.errors import DeltaError, HubEditError
 from hubedit.manifest import (
@@ -17,13 +21,18 @@ from hubedit.manifest import (
     UNLISTED,
     Manifest,
     StackEntry,
+    TensorRecord,
     Touched,
     result_digest,
     touched_tensors,
 )
 from hubedit.places import checkpoint, model_file_names
+from hubedit.shards import Checkpoint
 from hubedit.texts import TextFile
 from hubedit.updates import Add, Drop, StoredTensor, Update, apply
+
+NORM_TOLERANCE = 1e-4
+"""How far, relatively, a recorded norm may be from the one found: sums differ by machine."""
 
 
 @dataclass
@@ -59,15 +68,17 @@ class Report:
         }
 
 
-def verify(edition: Edition, *, deep: bool = False) -> Report:
+def verify(edition: Edition, *, deep: bool = False, whole_shards: bool = False) -> Report:
     """Check an edition; problems are collected, not raised.
 
     Args:
         edition: what to check; it has edits.
         deep: also read every tensor of the base and of the weights that the revision holds.
+        whole_shards: of the weights that the revision holds, also read the tensors that no edit
+            touches, in files that are not the base's own.
     """
     report = Report()
-    rebuilt: dict[str, StoredTensor | None] = {}
+    rebuilt: dict[str, str | None] = {}
     written: dict[str, str] = {}
     with _check(report, "files") as check:
         check.detail = _files(edition, check)
@@ -96,7 +107,7 @@ def verify(edition: Edition, *, deep: bool = False) -> Report:
             )
     if edition.stack.weights:
         with _check(report, "weights") as check:
-            check.detail = _weights(edition, rebuilt, check, deep=deep)
+            check.detail = _weights(edition, rebuilt, check, deep=deep, whole_shards=whole_shards)
             _beside_weights(edition, written, check)
     if deep:
         with _check(report, "every tensor") as check:
@@ -164,45 +175,84 @@ def _records(edition: Edition, check: Check) -> str:
     return f"{stack.height} manifests agree with {STACK_FILE}"
 
 
-def _rebuild(
-    edition: Edition, check: Check
-) -> tuple[dict[str, StoredTensor | None], dict[str, str]]:
+def _rebuild(edition: Edition, check: Check) -> tuple[dict[str, str | None], dict[str, str]]:
     """Apply each delta and compare what it makes, before and after, with its record.
 
-    Returns the tensors, None for those that went, and the digests of the files that were written.
+    Returns the digests of the tensors on top, None for those that went, and those of the files that
+    were written. One tensor is in memory at a time.
     """
     stored = checkpoint(edition.base)
-    tensors: dict[str, StoredTensor | None] = {}
     files = {file.path: file.sha256 for file in edition.stack.base.files}
     written: dict[str, str] = {}
+    steps: list[tuple[str, dict[str, TensorRecord], Delta]] = []
     for entry, manifest in zip(edition.stack.edits, edition.manifests, strict=True):
         delta = edition.delta(entry)
+        check.problems += _made_for(entry, manifest, delta)
         check.problems += _written(edition, entry, manifest, delta.files, {**files, **written})
         written |= {path: file.after for path, file in delta.files.items()}
-        updates = delta.updates
         recorded = {tensor.name: tensor for tensor in manifest.tensors}
-        for name in sorted(set(updates) ^ set(recorded)):
-            where = (
-                "changed and not recorded" if name in updates else "recorded and not in the delta"
-            )
+        for name in sorted(set(delta) ^ set(recorded)):
+            where = "changed and not recorded" if name in delta else "recorded and not in the delta"
             check.problems.append(f"{entry.name}: {name} is {where}")
-        for name in sorted(set(updates) & set(recorded)):
-            there = name in stored.tensors
-            before = tensors[name] if name in tensors else stored.read(name) if there else None
-            after, record = _step(updates[name], before), recorded[name]
-            if _digest(before) != record.before or updates[name].kind != record.kind:
-                check.problems.append(
-                    f"{entry.name}: {name} differs from its record before the edit"
-                )
-            known = after or before
-            if _digest(after) != record.after or (
-                known is None or (known.dtype, known.shape) != (record.dtype, record.shape)
-            ):
-                check.problems.append(
-                    f"{entry.name}: {name} is rebuilt to other bits than recorded"
-                )
-            tensors[name] = after
-    return tensors, written
+        steps.append((entry.name, recorded, delta))
+    rebuilt: dict[str, str | None] = {}
+    for name in sorted(
+        {name for _, recorded, delta in steps for name in delta if name in recorded}
+    ):
+        tensor = stored.read(name) if name in stored.tensors else None
+        for edit, recorded, delta in steps:
+            if name not in delta or name not in recorded:
+                continue
+            try:
+                after = _step(delta[name], tensor)
+                found = _described(name, delta[name], tensor, after)
+            except HubEditError as error:
+                check.problems.append(f"{edit}: {name}: {error}")
+                continue
+            check.problems += _unlike(edit, recorded[name], found, delta.targets[name])
+            tensor, rebuilt[name] = after, found.sha256_after
+    return rebuilt, written
+
+
+def _made_for(entry: StackEntry, manifest: Manifest, delta: Delta) -> Iterator[str]:
+    """Whether a delta names the base and the state that its records name."""
+    named = {"base": ("base", manifest.base.digest), "parent": ("state", manifest.parent)}
+    for key, (what, digest) in named.items():
+        said = delta.meta.get(key, digest)
+        if said != digest:
+            yield (
+                f"{entry.name}: its delta was made for another {what} ({str(said)[:12]}…) than the "
+                f"records say ({digest[:12]}…)"
+            )
+
+
+def _described(
+    name: str, update: Update, before: StoredTensor | None, after: StoredTensor | None
+) -> TensorChange:
+    if isinstance(update, (Add, Drop)):
+        return choosing.presence(name, update, before)
+    assert before is not None
+    assert after is not None
+    return choosing.compare(name, before, after, update)
+
+
+def _unlike(edit: str, record: TensorRecord, found: TensorChange, target: Target) -> Iterator[str]:
+    """In which ways a tensor is not what its record says."""
+    name = record.name
+    if target.before != found.sha256_before:
+        yield f"{edit}: the delta was made for other values of {name} than the base has"
+    if found.sha256_before != record.before or found.kind != record.kind:
+        yield f"{edit}: {name} differs from its record before the edit"
+    same = (found.dtype, found.shape) == (record.dtype, record.shape)
+    if found.sha256_after != record.after or not same:
+        yield f"{edit}: {name} is rebuilt to other bits than recorded"
+        return
+    for figure in ("rank", "elements_changed", "elements_total", "relative_norm", "nbytes"):
+        said, is_so = getattr(record, figure), getattr(found, figure)
+        if said != is_so and not (
+            isinstance(said, float) and is_so and math.isclose(said, is_so, rel_tol=NORM_TOLERANCE)
+        ):
+            yield f"{edit}: {name} has {figure} {is_so}, and the manifest says {said}"
 
 
 def _step(update: Update, before: StoredTensor | None) -> StoredTensor | None:
@@ -216,10 +266,6 @@ def _step(update: Update, before: StoredTensor | None) -> StoredTensor | None:
     if before is None:
         raise DeltaError(f"there is no such tensor for an update of kind {update.kind}")
     return None if isinstance(update, Drop) else apply(update, before)
-
-
-def _digest(tensor: StoredTensor | None) -> str | None:
-    return None if tensor is None else tensor.sha256()
 
 
 def _written(
@@ -240,21 +286,24 @@ def _written(
             yield f"{entry.name}: files/{path} is not what the delta writes"
 
 
-def _touched(edition: Edition, rebuilt: Mapping[str, StoredTensor | None]) -> dict[str, Touched]:
+def _touched(edition: Edition, rebuilt: Mapping[str, str | None]) -> dict[str, Touched]:
     recorded = touched_tensors(edition.manifests)
     return {
-        name: (recorded[name][0], _digest(tensor))
-        for name, tensor in rebuilt.items()
-        if name in recorded
+        name: (recorded[name][0], digest) for name, digest in rebuilt.items() if name in recorded
     }
 
 
 def _weights(
-    edition: Edition, rebuilt: Mapping[str, StoredTensor | None], check: Check, *, deep: bool
+    edition: Edition,
+    rebuilt: Mapping[str, str | None],
+    check: Check,
+    *,
+    deep: bool,
+    whole_shards: bool,
 ) -> str:
     """The weights that the revision holds are the edited ones."""
     shipped, base = checkpoint(edition.place), checkpoint(edition.base)
-    gone = {name for name, tensor in rebuilt.items() if tensor is None}
+    gone = {name for name, digest in rebuilt.items() if digest is None}
     expected = ({*base.tensors} | {*rebuilt}) - gone
     check.problems += [
         f"the weights lack {name}" for name in sorted(expected - set(shipped.tensors))
@@ -264,14 +313,23 @@ def _weights(
         for name in sorted(set(shipped.tensors) - expected)
     ]
     common = sorted(expected & set(shipped.tensors))
-    names = common if deep else [name for name in common if name in rebuilt]
+    other = _other_shards(edition, shipped) if whole_shards else set()
+    names = [name for name in common if deep or name in rebuilt or shipped.info(name).file in other]
     found = shipped.hash(names)
     untouched = base.hash([name for name in names if name not in rebuilt])
     for name in names:
-        wanted = _digest(rebuilt[name]) if name in rebuilt else untouched[name]
+        wanted = rebuilt[name] if name in rebuilt else untouched[name]
         if found[name] != wanted:
             check.problems.append(f"{name} in the weights is not what base and edits give")
     return f"{len(names)} of {len(common)} tensors of the included weights checked"
+
+
+def _other_shards(edition: Edition, shipped: Checkpoint) -> set[str]:
+    """The files of the included weights that are not, byte for byte, files of the base."""
+    shards = {info.file for info in shipped.tensors.values()}
+    known = {file.path: file.sha256 for file in edition.stack.base.files}
+    digests = edition.place.sha256(sorted(shards))
+    return {path for path, digest in digests.items() if known.get(path) != digest}
 
 
 def _beside_weights(edition: Edition, written: Mapping[str, str], check: Check) -> None:
@@ -293,9 +351,7 @@ def _is_weights(path: str) -> bool:
     return path.endswith((".safetensors", ".safetensors.index.json"))
 
 
-def _deep(
-    edition: Edition, rebuilt: Mapping[str, StoredTensor | None], report: Report, check: Check
-) -> str:
+def _deep(edition: Edition, rebuilt: Mapping[str, str | None], report: Report, check: Check) -> str:
     """Read the base from its bytes, not from what the Hub vouches for, and hash every tensor."""
     wanted = {file.path: file.sha256 for file in edition.stack.base.files}
     folder = edition.base.local(wanted)
@@ -306,5 +362,5 @@ def _deep(
             check.problems.append(f"{path} of the base is not the file that was recorded")
     base = checkpoint(edition.base)
     report.tensors = dict(base.hash(sorted(set(base.tensors) - set(rebuilt))))
-    report.tensors |= {name: tensor.sha256() for name, tensor in rebuilt.items() if tensor}
+    report.tensors |= {name: digest for name, digest in rebuilt.items() if digest}
     return f"{len(report.tensors)} tensors of the edited model hashed"
