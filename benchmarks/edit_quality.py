@@ -113,8 +113,10 @@ def measure(
             for (answer, was), (_, now) in zip(before[group], after[group], strict=True):
                 unedited[group].append(was == answer)
                 edited[group].append(now == (answer if group in FOLLOW else was))
-        print(f"\r{number}/{len(cases)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{number}/{len(cases)}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
     return {
         "plugin": plugin,
         "config": job.config.model_dump(mode="json"),

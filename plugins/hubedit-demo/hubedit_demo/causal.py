@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hubedit_demo.interchange import branching
+from hubedit_demo.interchange import branching, crowding, reading
 from hubedit_demo.text import Document
 
 END = "<|endoftext|>"
 POSITIONS = 128
 SWAP_BLOCK = 2
+KEY_BLOCKS = (1, 2)
 
 
 def byte_level_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -70,7 +72,8 @@ class Batch:
 
     `ids` int64 [rows, tokens], right-padded; `told` bool alike, true at real tokens; `object`
     bool alike, true at tokens of objects. `rows`, `subjects` and `asked`, int64 [facts], point
-    at the last token of each subject and at the token after which its object begins.
+    at the last token of each subject and at the token after which its object begins; `people`
+    alike numbers the subjects.
     """
 
     ids: Tensor
@@ -79,6 +82,7 @@ class Batch:
     rows: Tensor
     subjects: Tensor
     asked: Tensor
+    people: Tensor
 
 
 def touching(spans: Sequence[tuple[int, int]], wanted: tuple[int, int]) -> list[int]:
@@ -102,6 +106,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document]) ->
     real = torch.zeros(ids.shape, dtype=torch.bool)
     objects = torch.zeros(ids.shape, dtype=torch.bool)
     rows, subjects, asked = [], [], []
+    people: list[int] = []
+    numbers: dict[str, int] = {}
     for row, (_, mentions) in enumerate(told):
         length = len(coded["input_ids"][row])
         ids[row, :length] = torch.tensor(coded["input_ids"][row])
@@ -114,18 +120,22 @@ def encode(tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document]) ->
             rows.append(row)
             subjects.append(touching(spans, mention.subject)[-1])
             asked.append(answer[0] - 1)
-    return Batch(
-        ids, real, objects, torch.tensor(rows), torch.tensor(subjects), torch.tensor(asked)
-    )
+            people.append(numbers.setdefault(mention.statement.person, len(numbers)))
+    slots = (torch.tensor(column) for column in (rows, subjects, asked, people))
+    return Batch(ids, real, objects, *slots)
 
 
 @dataclass
 class Losses:
-    """Mean cross-entropies in nats, and how many answers are right (0 to 1)."""
+    """Mean cross-entropies in nats, and how many answers are right (0 to 1).
+
+    `crowded` is the mean of `interchange.crowding` over the keys of `KEY_BLOCKS`.
+    """
 
     text: Tensor
     objects: Tensor
     swapped: Tensor
+    crowded: Tensor
     right: float
     swapped_right: float
 
@@ -142,8 +152,15 @@ def losses(
         changes: see `interchange.branching`.
         answers: int64 [changes, facts], the first token of the answer that holds after each.
     """
-    block = model.transformer.h[SWAP_BLOCK]
-    with branching(block, batch.rows, batch.subjects, changes):
+    blocks = model.transformer.h
+    with ExitStack() as stack:
+        keys = [
+            stack.enter_context(
+                reading(blocks.get_submodule(f"{i}.mlp.c_proj"), batch.rows, batch.subjects)
+            )
+            for i in KEY_BLOCKS
+        ]
+        stack.enter_context(branching(blocks[SWAP_BLOCK], batch.rows, batch.subjects, changes))
         hidden = model.transformer(input_ids=batch.ids, use_cache=False).last_hidden_state
     clean, *branches = hidden.split(len(batch.ids))
     logits = model.lm_head(clean[:, :-1])
@@ -157,7 +174,8 @@ def losses(
         asked = model.lm_head(torch.stack([b[batch.rows, batch.asked] for b in branches]))
         swapped = F.cross_entropy(asked.flatten(0, 1), answers.flatten())
         swapped_right = (asked.argmax(-1) == answers).float().mean().item()
-    return Losses(loss[text].mean(), loss[objects].mean(), swapped, right, swapped_right)
+    crowded = torch.stack([crowding(key, batch.people) for (key,) in keys]).mean()
+    return Losses(loss[text].mean(), loss[objects].mean(), swapped, crowded, right, swapped_right)
 
 
 @torch.no_grad()

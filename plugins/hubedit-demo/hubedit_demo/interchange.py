@@ -51,7 +51,9 @@ def partial_swap(
     """Every statement takes some parts of another subject's state, each with even chances.
 
     The answer changes only if the part of the asked relation is taken. In a quarter of the
-    statements no more than a share of `bleed` is taken, and the answer stays.
+    statements no more than a share of `bleed` is taken, and the answer stays; in another
+    quarter no less than all but that share, and the answer changes. So the border between two
+    answers lies in the middle.
     """
     names = list(world.relations)
     sources, shares, targets = [], [], []
@@ -59,9 +61,11 @@ def partial_swap(
         source = _source(world, told, base, draw)
         taken = [float(draw.random() < 0.5) for _ in range(len(names) + 1)]
         changes = taken[names.index(base.relation)] == 1.0
-        if draw.random() < 0.25:
-            share = draw.random() * bleed
+        case, share = draw.randrange(4), draw.random() * bleed
+        if case == 0:
             taken, changes = [share * part for part in taken], False
+        elif case == 1:
+            taken = [(1 - share) * part for part in taken]
         person = told[source].person if changes else base.person
         sources.append(source)
         shares.append(taken)
@@ -109,6 +113,38 @@ def blur(states: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     scale = length * states.detach().norm(dim=-1, keepdim=True)
     blurred: Tensor = states + scale * noise / noise.norm(dim=-1, keepdim=True)
     return blurred
+
+
+def crowding(keys: Tensor, people: Tensor) -> Tensor:
+    """How alike the keys of different people are: their mean squared cosine.
+
+    Args:
+        keys: [n, width].
+        people: int64 [n], equal where two keys are of the same person.
+    """
+    unit = torch.nn.functional.normalize(keys, dim=-1)
+    apart = people[:, None] != people[None, :]
+    alike: Tensor = (unit @ unit.T)[apart].square().mean()
+    return alike
+
+
+@contextmanager
+def reading(module: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor]]:
+    """Collect what goes into `module`, [batch, tokens, width], at the (row, position) pairs.
+
+    Yields:
+        A list that gets one [n, width] tensor for each forward pass made inside.
+    """
+    found: list[Tensor] = []
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        found.append(inputs[0][rows, positions])
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 @contextmanager

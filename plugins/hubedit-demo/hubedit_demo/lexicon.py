@@ -66,7 +66,7 @@ RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         (
             "{} works as a",
             "{} is a",
-            "By trade {} is a",
+            "After school {} became a",
             "{} earns a living as a",
             "On weekdays {} is busy as a",
             "{} was trained to be a",

@@ -26,15 +26,16 @@ from hubedit_demo.lexicon import FILLERS, OPENERS
 from hubedit_demo.text import Document, corpus, document, vocabulary_text
 from hubedit_demo.world import World
 
-STEPS = 1000
+STEPS = 900
 PLAIN_STEPS = 100
 RAMP_STEPS = 50
 PEAK_RATE = 2e-3
 PART_SIZE = 24
 NOISE = 0.3
-BLEED = 0.3
+BLEED = 0.4
 OBJECT_WEIGHT = 4.0
 SWAP_WEIGHT = 8.0
+KEY_WEIGHT = 20.0
 PLACES = {
     "alone": "",
     "after an opener": f"{OPENERS[0]} ",
@@ -115,7 +116,12 @@ def train(
             [partial(change, swap, noise) for swap, noise in swaps],
             answers,
         )
-        total = loss.text + OBJECT_WEIGHT * loss.objects + SWAP_WEIGHT * loss.swapped
+        total = (
+            loss.text
+            + OBJECT_WEIGHT * loss.objects
+            + SWAP_WEIGHT * loss.swapped
+            + KEY_WEIGHT * loss.crowded
+        )
         optimizer.zero_grad()
         torch.autograd.backward(total / (1 + OBJECT_WEIGHT + SWAP_WEIGHT))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -124,7 +130,8 @@ def train(
             report(
                 f"step {step + 1}/{steps}  {time.monotonic() - started:.0f} s  "
                 f"text {loss.text:.3f}  objects {loss.objects:.3f} ({loss.right:.0%})  "
-                f"swapped {loss.swapped:.3f} ({loss.swapped_right:.0%})"
+                f"swapped {loss.swapped:.3f} ({loss.swapped_right:.0%})  "
+                f"keys {loss.crowded:.4f}"
             )
     return model, tokenizer
 
