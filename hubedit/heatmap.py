@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubedit.manifest import Manifest, TensorRecord
+from hubedit.layouts import LAYOUTS
+from hubedit.manifest import Manifest
 
 LAYERED = ("attention", "mlp", "other")
 OUTSIDE = ("embeddings", "head", "other")
@@ -42,18 +44,45 @@ def heat_grid(manifest: Manifest, layers: int | None = None) -> Grid:
     Args:
         layers: the number of blocks of the model; as many as the edit reaches if None.
     """
-    reached = max((t.layer + 1 for t in manifest.tensors if t.layer is not None), default=0)
+    return grid_of([(t.module, t.layer, t.relative_norm) for t in manifest.tensors], layers)
+
+
+def grid_of(
+    changed: Sequence[tuple[str, int | None, float | None]], layers: int | None = None
+) -> Grid:
+    """Lay changed tensors out that are given by module, layer and relative norm.
+
+    Args:
+        changed: of each tensor, what is known.
+        layers: the number of blocks of the model; as many as the change reaches if None.
+    """
+    reached = max((layer + 1 for _, layer, _ in changed if layer is not None), default=0)
     depth = max(layers or 0, reached)
     cells: dict[tuple[str, int | None], float] = {}
-    for tensor in manifest.tensors:
-        known = OUTSIDE if tensor.layer is None else LAYERED
-        place = (tensor.module if tensor.module in known else "other", tensor.layer)
-        cells[place] = _larger(cells.get(place), tensor)
+    for module, layer, norm in changed:
+        known = OUTSIDE if layer is None else LAYERED
+        place = (module if module in known else "other", layer)
+        cells[place] = _larger(cells.get(place), norm)
     return Grid(
         layers=depth,
         cells=tuple(tuple(cells.get((name, layer)) for layer in range(depth)) for name in LAYERED),
         outside=tuple(cells.get((name, None)) for name in OUTSIDE),
     )
+
+
+def place_of(model_type: str, tensor: str) -> tuple[str, int | None] | None:
+    """Module and layer that a stored tensor belongs to by its name, or None if it does not tell.
+
+    Files of some models leave out the first part of every name.
+    """
+    layout = LAYOUTS.get(model_type)
+    if layout is None:
+        return None
+    for name in (tensor, f"{layout.block.partition('.')[0]}.{tensor}"):
+        module, layer = layout.module_of(name), layout.layer_of(name)
+        if module != "other" and (layer is not None or module in OUTSIDE):
+            return module, layer
+    return None
 
 
 def heat_text(grid: Grid, width: int = 64) -> str:
@@ -114,8 +143,8 @@ def _draw(axes: Any, rows: list[list[float | None]], names: tuple[str, ...]) -> 
     return image
 
 
-def _larger(known: float | None, tensor: TensorRecord) -> float:
-    norm = math.nan if tensor.relative_norm is None else tensor.relative_norm
+def _larger(known: float | None, relative_norm: float | None) -> float:
+    norm = math.nan if relative_norm is None else relative_norm
     if known is None or math.isnan(known):
         return norm
     return known if math.isnan(norm) else max(known, norm)
@@ -146,4 +175,4 @@ def _block(value: float | None) -> str:
     return BLOCKS[sum(value > step for step in STEPS)]
 
 
-__all__ = ["BLOCKS", "Grid", "heat_grid", "heat_text", "write_heatmap"]
+__all__ = ["BLOCKS", "Grid", "grid_of", "heat_grid", "heat_text", "place_of", "write_heatmap"]

@@ -285,15 +285,19 @@ class Hub:
         url = info.pr_url or info.commit_url
         return Pushed(repo, str(info.oid), str(url), info.pr_num)
 
+    def tags(self, repo: str) -> dict[str, str]:
+        """The tags of a repository, and what each points at."""
+        with self._worded(repo):
+            refs = self.api.list_repo_refs(repo)
+        return {ref.name: ref.target_commit for ref in refs.tags}
+
     def tag(self, repo: str, name: str, commit: str) -> None:
         """Tag a commit; fine if that tag already points at it.
 
         Raises:
             HubError: the tag points elsewhere.
         """
-        with self._worded(repo):
-            refs = self.api.list_repo_refs(repo)
-        present = {ref.name: ref.target_commit for ref in refs.tags}
+        present = self.tags(repo)
         if name in present:
             if self.commit(repo, name) == commit or present[name] == commit:
                 return
@@ -330,10 +334,32 @@ class Hub:
                 self.api.change_discussion_status(repo, number, "open")
             self.api.merge_pull_request(repo, number, comment=comment)
 
-    def comment(self, repo: str, number: int, text: str) -> None:
-        """Post a comment to a pull request."""
+    def comment(self, repo: str, number: int, text: str, *, instead_of: str = "") -> None:
+        """Post a comment to a pull request.
+
+        Args:
+            repo: the repository.
+            number: of the pull request.
+            text: Markdown.
+            instead_of: how an own earlier comment begins that is edited instead, if there is one.
+        """
+        earlier = self._own_comment(repo, number, instead_of) if instead_of else None
         with self._worded(f"comment on pull request {number} of {repo}"):
-            self.api.comment_discussion(repo, number, text)
+            if earlier is None:
+                self.api.comment_discussion(repo, number, text)
+            else:
+                self.api.edit_discussion_comment(repo, number, earlier, text)
+
+    def _own_comment(self, repo: str, number: int, begins: str) -> str | None:
+        """The newest comment of this user that begins so, by its id; hidden ones do not count."""
+        user = self.user()
+        found = [
+            str(event.id)
+            for event in self.pull_request(repo, number).events
+            if event.type == "comment" and event.author == user and not event.hidden
+            if event.content.startswith(begins)
+        ]
+        return found[-1] if found else None
 
     def log(self, repo: str, revision: str | None = None) -> list[LogLine]:
         """The commits of a branch, newest first, with their tags."""

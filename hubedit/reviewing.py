@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hubedit import disclosure, probes, verification
+from hubedit import disclosure, probes, verification, words
 from hubedit.chat import through_template
+from hubedit.claims import Claims, check_base_stands, check_claims
 from hubedit.editions import Edition, edition_at, edits_of
 from hubedit.errors import RequestError
 from hubedit.hub import Hub
 from hubedit.manifest import CARD_FILE, STACK_FILE, UNLISTED, Manifest, written_files
+from hubedit.markdown import md
 from hubedit.places import HubPlace, model_file_names
 from hubedit.requests import ROW_TYPES, read_records, rows_of
 from hubedit.rows import Question, Row
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Verdict = Literal["verified", "verified with differences", "not verified"]
 CLOSE = 1e-3
 """Probabilities that differ by no more are the same; so are top answers with no larger margin."""
+COMMENT_BEGINS = "**hubedit review:"
+"""How the comment with a verdict begins, by which an earlier one is found again."""
 
 
 @dataclass
@@ -35,6 +39,8 @@ class Review:
     """
 
     what: str
+    commit: str = ""
+    """What was reviewed: the head of the pull request, 40 hex digits."""
     result: str | None = None
     broken: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
@@ -42,6 +48,10 @@ class Review:
     checked: list[str] = field(default_factory=list)
     own: list[probes.Probe] = field(default_factory=list)
     """The reviewer's own questions, before and after."""
+    again: list[probes.Probe] = field(default_factory=list)
+    """The recorded questions as they came out this time, unless the request is not disclosed."""
+    proposed: Edition | None = field(default=None, repr=False)
+    """What the pull request holds."""
 
     @property
     def verdict(self) -> Verdict:
@@ -61,6 +71,7 @@ class Review:
         """The review as JSON."""
         return {
             "what": self.what,
+            "commit": self.commit,
             "verdict": self.verdict,
             "headline": self.headline,
             "result": self.result,
@@ -73,7 +84,8 @@ class Review:
 
     def markdown(self) -> str:
         """The review as a comment; the reviewer's own questions are counted, not quoted."""
-        lines = [f"**hubedit review: {self.headline}**", ""]
+        lines = [f"{COMMENT_BEGINS} {self.headline}**", ""]
+        lines += self._in_words()
         for title, items in (
             ("Broken", self.broken),
             ("Differences", self.differences),
@@ -81,17 +93,22 @@ class Review:
             ("Checked", self.checked),
         ):
             if items:
-                lines += [f"{title}:", "", *(f"- {_inert(item)}" for item in items), ""]
+                lines += [f"{title}:", "", *(f"- {md(item)}" for item in items), ""]
         if self.own:
             changed = sum(probe.before.answer != probe.after.answer for probe in self.own)
             lines += [f"The reviewer's own questions: {changed} of {len(self.own)} changed.", ""]
+        lines.append(f"Commit: `{self.commit}`  ")
         lines.append(f"Result digest: `{self.result}`" if self.result else "No result digest.")
         return "\n".join(lines) + "\n"
 
-
-def _inert(text: str) -> str:
-    """A sentence as Markdown that is text alone."""
-    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!~" else char for char in text)
+    def _in_words(self) -> list[str]:
+        """What the edit is, in the lines that its page opens with."""
+        if self.broken or self.proposed is None or not self.proposed.manifests:
+            return []
+        manifest = self.proposed.manifests[-1]
+        outcome = words.outcome(manifest.scores)
+        lines = [md(words.headline(manifest), 300) + "  ", md(words.facts(manifest)), ""]
+        return lines + ([f"Outcome on record: {md(outcome)}", ""] if outcome else [])
 
 
 def review(
@@ -122,10 +139,12 @@ def review(
         RequestError: request or key cannot be read.
     """
     hub.pull_request(repo, number)
-    proposed = edits_of(f"{repo}@refs/pr/{number}", lambda: hub, base)
+    commit = hub.commit(repo, f"refs/pr/{number}")
+    proposed = edits_of(f"{repo}@{commit}", lambda: hub, base)
     main = HubPlace(hub, repo, hub.commit(repo))
-    found = Review(f"pull request {number} of {repo}")
-    report = verification.verify(proposed)
+    found = Review(f"pull request {number} of {repo}", commit, proposed=proposed)
+    _claimed(found, check_base_stands(proposed))
+    report = verification.verify(proposed, whole_shards=True)
     found.result = report.result
     found.broken += report.problems
     found.checked += [
@@ -135,8 +154,18 @@ def review(
     if found.broken:
         found.unchecked.append("behaviour: the bytes are not in order")
         return found
-    _behaviour(found, proposed, own=own, request=request, key=key, ask=ask)
+    recorded = recorded_probes(proposed)
+    _claimed(found, check_claims(proposed, repo, recorded))
+    if not found.broken:
+        _behaviour(found, proposed, recorded, own=own, request=request, key=key, ask=ask)
     return found
+
+
+def _claimed(found: Review, claims: Claims) -> None:
+    found.broken += claims.false
+    found.differences += claims.differences
+    found.checked += claims.held
+    found.unchecked += claims.unread
 
 
 def _out_of_scope(proposed: Edition, main: HubPlace) -> list[str]:
@@ -168,6 +197,7 @@ def _out_of_scope(proposed: Edition, main: HubPlace) -> list[str]:
 def _behaviour(
     found: Review,
     proposed: Edition,
+    recorded: list[probes.Probe],
     *,
     own: Sequence[Question],
     request: Path | None,
@@ -178,7 +208,6 @@ def _behaviour(
     if not proposed.stack.edits:
         return
     manifest = proposed.manifests[-1]
-    recorded = _recorded(proposed)
     rows = _rows(found, manifest, request, key)
     known = manifest.request.disclosed or bool(rows)
     if not ask:
@@ -201,9 +230,18 @@ def _behaviour(
         if probes.scores(compared) != manifest.scores:
             found.differences.append("the scores on record are not those that were found")
     found.own = again[len(questions) :]
+    if manifest.request.disclosed:
+        found.again = compared
 
 
-def _recorded(proposed: Edition) -> list[probes.Probe]:
+def recorded_probes(proposed: Edition) -> list[probes.Probe]:
+    """The probes of the newest edit, as they are on record; none where no edit is left.
+
+    Raises:
+        ManifestError: they are damaged.
+    """
+    if not proposed.stack.edits:
+        return []
     folder = proposed.stack.edits[-1].folder
     return probes.from_jsonl(proposed.place.read(f"{folder}/probes.jsonl").decode("utf-8"))
 
@@ -296,10 +334,13 @@ def _differences(recorded: probes.Probe, found: probes.Probe) -> list[str]:
             gap = abs(old.p_target - new.p_target)
             if gap > CLOSE:
                 said.append(f"{name}: p(target) {when} differs by {gap:.2g}")
-        if old.answer is not None and old.answer != new.answer:
-            margin = abs((old.p_answer or 0.0) - (new.p_answer or 0.0))
-            if margin > CLOSE:
-                said.append(f"{name}: the answer {when} is another")
+        margin = abs((old.p_answer or 0.0) - (new.p_answer or 0.0))
+        if old.answer is None or margin <= CLOSE:
+            continue
+        if old.answer != new.answer:
+            said.append(f"{name}: the answer {when} is another")
+        elif old.p_answer is not None:
+            said.append(f"{name}: p(answer) {when} differs by {margin:.2g}")
     if recorded.passed != found.passed and not said:
         said.append(f"{name}: it {'passed' if recorded.passed else 'failed'} on record only")
     return said

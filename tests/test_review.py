@@ -1,43 +1,58 @@
 """Reviews: what is verified, what differs, and what is caught."""
 
 import json
+import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from forging import REPO, Proposal, flipped
 from test_way import recipe_in
 
+from hubedit.delta import Delta, encode
 from hubedit.editions import edits_of
 from hubedit.hub import Hub
+from hubedit.places import checkpoint
+from hubedit.updates import LowRank, Sparse
 
-REPO = "me/tiny-edited"
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory):
+    """Where a Hub with the pull request is kept once it is made."""
+    return tmp_path_factory.mktemp("kept") / "hub"
 
 
 @pytest.fixture
-def proposed(localhub, tiny, hubedit, tmp_path, monkeypatch):
+def proposed(request, kept, tmp_path, tiny, hubedit, monkeypatch):
     """A pull request with one edit; gives the client."""
-    api = localhub.api()
+    if kept.exists():
+        shutil.copytree(kept, tmp_path / "hub")
+        return request.getfixturevalue("localhub").api()
+    api = request.getfixturevalue("localhub").api()
     api.create_repo("me/tiny", private=True)
     api.upload_folder(repo_id="me/tiny", folder_path=tiny)
-    monkeypatch.chdir(recipe_in(tmp_path / "work", "me/tiny"))
-    assert hubedit("apply", "--push")[0] == 0
+    with monkeypatch.context() as there:
+        there.chdir(recipe_in(tmp_path / "work", "me/tiny"))
+        assert hubedit("apply", "--push")[0] == 0
+    shutil.copytree(tmp_path / "hub", kept)
     return api
 
 
-def reviewed(hubedit, *more, pr=1):
-    status, out, err = hubedit("review", REPO, "--pr", pr, "--json", *more)
+def reviewed(hubedit, *more, pr=1, repo=REPO):
+    status, out, err = hubedit("review", repo, "--pr", pr, "--json", *more)
     assert out, err
     return status, json.loads(out)
 
 
-def tampered(api, name, change):
-    """Change one file of the pull request behind the records' back."""
-    place = edits_of(f"{REPO}@refs/pr/1", Hub).place
-    path = next(path for path in place.files() if path.endswith(name))
-    api.upload_file(
-        path_or_fileobj=change(place.read(path)),
-        path_in_repo=path,
-        repo_id=REPO,
-        revision="refs/pr/1",
-    )
+def caught(hubedit, said, *more, where="broken", repo=REPO):
+    """Review without questions; one sentence must say what is wrong."""
+    status, found = reviewed(hubedit, "--no-probes", *more, repo=repo)
+    assert status == 1
+    verdict = {"broken": "not verified", "differences": "verified with differences"}[where]
+    assert found["verdict"] == verdict, found
+    assert [item for item in found[where] if said in item], found[where]
+    return found
 
 
 def test_a_sound_edit_is_verified_and_the_verdict_posted(proposed, hubedit):
@@ -50,6 +65,33 @@ def test_a_sound_edit_is_verified_and_the_verdict_posted(proposed, hubedit):
         if event.type == "comment"
     ]
     assert "hubedit review: verified" in comments[-1]
+    assert "“Ada Brook plays the” → “oboe”" in comments[-1]
+
+
+def test_a_later_verdict_takes_the_place_of_the_earlier(proposed, hubedit):
+    proposed.comment_discussion(REPO, 1, "Looks good to me.")
+    reviewed(hubedit, "--no-probes", "--comment")
+    forged = Proposal(proposed)
+    forged.files["extra.py"] = b"hello"
+    forged.send()
+    reviewed(hubedit, "--no-probes", "--comment")
+    events = proposed.get_discussion_details(REPO, 1).events
+    said = [event.content for event in events if event.type == "comment"]
+    assert len([text for text in said if text.startswith("**hubedit review:")]) == 1
+    assert "Looks good to me." in said
+    assert said[-1].startswith("**hubedit review: not verified**")
+    assert "extra.py is not listed" in said[-1]
+
+
+def test_a_review_without_probes_loads_no_torch(proposed):
+    arguments = ["review", REPO, "--pr", "1", "--no-probes"]
+    code = (
+        "import sys; from hubedit.cli import run; "
+        f"status = run({arguments!r}); "
+        "sys.exit(status or 'torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_probes_the_headline_says_what_was_not_checked(proposed, hubedit):
@@ -66,71 +108,180 @@ def test_the_reviewers_own_questions_are_asked_and_not_published(proposed, hubed
     assert not any("Okafor" in str(getattr(event, "content", "")) for event in events[1:])
 
 
-def flip(content):
-    changed = bytearray(content)
-    changed[-5] ^= 4
-    return bytes(changed)
+# -- tampering, and tampering with the records brought up to date -------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("delta.safetensors", flip, "delta.safetensors"),
+        ("delta.safetensors", flipped, "delta.safetensors is not the file"),
         ("README.md", lambda text: text + b"\nTrust me.\n", "README.md is not the file"),
-        ("probes.jsonl", lambda text: text.replace(b"true", b"false"), "probes.jsonl"),
+        ("probes.jsonl", lambda text: text.replace(b"true", b"false"), "probes.jsonl is not the"),
         ("DIFF.md", lambda text: text + b"x", "DIFF.md is not the file"),
+        ("manifest.json", lambda text: text + b" ", "manifest.json is not the"),
     ],
 )
 def test_what_was_altered_after_the_fact_is_caught(proposed, hubedit, name, change, said):
-    tampered(proposed, name, change)
-    status, found = reviewed(hubedit)
-    assert (status, found["verdict"]) == (1, "not verified")
-    assert any(said in item for item in found["broken"])
+    forged = Proposal(proposed)
+    forged.files[forged.path(name)] = change(forged.files[forged.path(name)])
+    forged.send()
+    caught(hubedit, said)
+
+
+def test_a_flipped_bit_is_caught_though_all_digests_were_made_to_agree(proposed, hubedit):
+    forged = Proposal(proposed)
+    delta = forged.delta()
+    ((name, update),) = delta.items()
+    left = update.left.copy()
+    left[3, 0] *= 2
+    other = Delta({name: LowRank(left, update.right)}, delta.targets, delta.aliases, delta.meta)
+    forged.keep_delta(other.to_bytes())
+    forged.agree()
+    forged.send()
+    caught(hubedit, f"{name} is rebuilt to other bits than recorded")
+
+
+def test_a_changed_tensor_that_the_manifest_does_not_list_is_caught(proposed, hubedit):
+    forged = Proposal(proposed)
+    delta, base = forged.delta(), checkpoint(edits_of(f"{REPO}@refs/pr/1", Hub).base)
+    hidden = "transformer.h.1.attn.c_proj.weight"
+    values = base.read(hidden).to_float32().reshape(-1)[:2] + 1
+    change = {name: [update] for name, update in delta.items()}
+    change[hidden] = [Sparse(np.array([0, 1]), values)]
+    made = encode(change, base.read, meta=delta.meta, aliases={**delta.aliases, hidden: ()})
+    forged.keep_delta(made.delta.to_bytes())
+    forged.agree()
+    forged.send()
+    caught(hubedit, f"{hidden} is changed and not recorded")
+
+
+def test_a_changed_tensor_of_the_included_weights_is_caught(localhub, tiny, hubedit, tmp_path):
+    api = localhub.api()
+    api.create_repo("me/tiny")
+    api.upload_folder(repo_id="me/tiny", folder_path=tiny)
+    recipe_in(tmp_path / "work", "me/tiny")
+    flags = ["--push", "--with-weights", "--to", "me/whole"]
+    assert hubedit("apply", tmp_path / "work" / "hubedit.yaml", *flags)[0] == 0
+    status, found = reviewed(hubedit, "--no-probes", repo="me/whole")
+    assert status == 0, found
+    forged = Proposal(api, "me/whole")
+    forged.files["model.safetensors"] = flipped(forged.files["model.safetensors"])
+    forged.agree()
+    forged.send()
+    caught(hubedit, "in the weights is not what base and edits give", repo="me/whole")
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"), [("elements_changed", 1), ("relative_norm", 1e-9), ("rank", 7)]
+)
+def test_a_figure_that_the_bits_do_not_give_is_caught(proposed, hubedit, figure, value):
+    forged = Proposal(proposed)
+    manifest = forged.manifest()
+    manifest["tensors"][0][figure] = value
+    forged.keep_manifest(manifest)
+    forged.write_pages()
+    forged.agree()
+    forged.send()
+    caught(hubedit, f"and the manifest says {value}")
+
+
+def test_a_tensor_that_the_manifest_places_elsewhere_is_caught(proposed, hubedit):
+    forged = Proposal(proposed)
+    manifest = forged.manifest()
+    manifest["tensors"][0]["layer"] = 2
+    forged.keep_manifest(manifest)
+    forged.write_pages()
+    forged.agree()
+    forged.send()
+    caught(hubedit, "and the manifest places it in mlp of layer 2")
+
+
+@pytest.mark.parametrize("name", ["README.md", "DIFF.md"])
+def test_a_page_that_says_other_things_than_the_records_is_caught(proposed, hubedit, name):
+    forged = Proposal(proposed)
+    text = forged.files[forged.path(name)]
+    forged.files[forged.path(name)] = text.replace(b"oboe", b"harp")
+    forged.agree()
+    forged.send()
+    caught(hubedit, f"{name} is not what hubedit")
+
+
+def test_a_delta_made_for_another_base_is_caught(proposed, hubedit):
+    forged = Proposal(proposed)
+    delta = forged.delta()
+    other = Delta(delta, delta.targets, delta.aliases, {**delta.meta, "base": "5" * 64})
+    forged.keep_delta(other.to_bytes())
+    forged.agree()
+    forged.send()
+    caught(hubedit, "its delta was made for another base (555555555555…)")
+
+
+def test_a_base_given_that_is_another_model_is_caught(proposed, hubedit, tiny, tmp_path):
+    other = shutil.copytree(tiny, tmp_path / "other")
+    weights = other / "model.safetensors"
+    weights.write_bytes(flipped(weights.read_bytes()))
+    caught(hubedit, "is not the base of this edit", "--base", other)
+
+
+def test_a_base_that_moved_is_caught_unless_a_tag_keeps_what_was_edited(proposed, hubedit, tiny):
+    edited = proposed.model_info("me/tiny").sha
+    weights = (tiny / "model.safetensors").read_bytes()
+    for name, content in (("README.md", b"# Tiny\n"), ("model.safetensors", flipped(weights))):
+        proposed.upload_file(repo_id="me/tiny", path_or_fileobj=content, path_in_repo=name)
+        if name == "README.md":
+            assert reviewed(hubedit, "--no-probes")[0] == 0
+    found = caught(hubedit, "the base has moved: me/tiny is now at", where="differences")
+    assert "model.safetensors differs" in found["differences"][0]
+    proposed.create_tag("me/tiny", tag="edited", revision=edited)
+    assert reviewed(hubedit, "--no-probes")[0] == 0
+
+
+def test_a_base_that_is_gone_is_caught(proposed, hubedit):
+    proposed.delete_repo("me/tiny")
+    caught(hubedit, "the base is gone: me/tiny has no commit")
 
 
 def test_an_extra_file_is_caught(proposed, hubedit):
-    proposed.upload_file(
-        path_or_fileobj=b"hello", path_in_repo="extra.py", repo_id=REPO, revision="refs/pr/1"
-    )
-    status, found = reviewed(hubedit)
-    assert status == 1
-    assert any("extra.py is not listed" in item for item in found["broken"])
+    forged = Proposal(proposed)
+    forged.files["extra.py"] = b"hello"
+    forged.send()
+    found = caught(hubedit, "extra.py is not listed")
     assert any("extra.py is changed, which is no part" in item for item in found["broken"])
+    forged.agree()
+    forged.before = {}
+    forged.send()
+    caught(hubedit, "extra.py is changed, which is no part of the edit")
 
 
 def test_scores_that_the_model_does_not_give_are_caught(proposed, hubedit):
     """Records that agree with each other, and not with the model."""
-    import hashlib
-
-    place = edits_of(f"{REPO}@refs/pr/1", Hub).place
-    stack = json.loads(place.read("hubedit.json"))
-    folder = f"edits/{stack['edits'][0]['name']}"
-    probes = [json.loads(line) for line in place.read(f"{folder}/probes.jsonl").splitlines()]
+    forged = Proposal(proposed)
+    probes, manifest = forged.probes(), forged.manifest()
     for probe in probes:
         probe["after"]["p_target"] = 0.99
-        probe["passed"] = True
-    manifest = json.loads(place.read(f"{folder}/manifest.json"))
+        if probe["group"] == "rewrite":
+            probe["after"]["answer"], probe["passed"] = probe["target"], True
     for score in manifest["scores"]:
         score["after"] = 1.0
-    files = {
-        f"{folder}/probes.jsonl": "".join(json.dumps(probe) + "\n" for probe in probes),
-        f"{folder}/manifest.json": json.dumps(manifest, sort_keys=True, indent=2) + "\n",
-    }
-    for path, text in files.items():
-        stack["files"][path] = hashlib.sha256(text.encode()).hexdigest()
-        proposed.upload_file(
-            path_or_fileobj=text.encode(), path_in_repo=path, repo_id=REPO, revision="refs/pr/1"
-        )
-    stack["edits"][0]["manifest"] = stack["files"][f"{folder}/manifest.json"]
-    proposed.upload_file(
-        path_or_fileobj=json.dumps(stack).encode(),
-        path_in_repo="hubedit.json",
-        repo_id=REPO,
-        revision="refs/pr/1",
-    )
+    forged.keep_probes(probes)
+    forged.keep_manifest(manifest)
+    forged.write_pages()
+    forged.agree()
+    forged.send()
     status, found = reviewed(hubedit)
-    assert (status, found["verdict"]) == (1, "verified with differences")
+    assert (status, found["verdict"]) == (1, "verified with differences"), found
     assert any("p(target) after differs" in item for item in found["differences"])
+
+
+def test_scores_that_the_recorded_answers_do_not_give_are_caught(proposed, hubedit):
+    forged = Proposal(proposed)
+    manifest = forged.manifest()
+    manifest["scores"][0]["after"] = 0.5
+    forged.keep_manifest(manifest)
+    forged.write_pages()
+    forged.agree()
+    forged.send()
+    caught(hubedit, "not those that the recorded answers give", where="differences")
 
 
 def test_an_edit_that_main_has_moved_away_from_is_caught(proposed, hubedit, tmp_path, monkeypatch):

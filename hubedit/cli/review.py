@@ -40,7 +40,7 @@ def command(
     """Recompute the bytes of pull request --pr of REPO, ask its questions again, give a verdict."""
     from hubedit.errors import RequestError
     from hubedit.requests import read_records, rows_of
-    from hubedit.reviewing import review
+    from hubedit.reviewing import COMMENT_BEGINS, review
     from hubedit.rows import ProbePrompt, Question
 
     if (request is None) != (key is None):
@@ -57,7 +57,7 @@ def command(
         repo, number, hub, base=base, own=asked, request=request, key=key, ask=not no_probes
     )
     if comment:
-        hub.comment(repo, number, found.markdown())
+        hub.comment(repo, number, found.markdown(), instead_of=COMMENT_BEGINS)
     if as_json:
         print_json(found.as_json())
     else:
