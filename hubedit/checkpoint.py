@@ -18,7 +18,7 @@ from hubedit.stored import StoredTensor, digest_prefix
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CHUNK = 1 << 26
+CHUNK = 1 << 24
 """Bytes that are read and hashed at a time."""
 
 
@@ -139,8 +139,11 @@ class Checkpoint:
             UnsupportedModelError: there is none of that name, or its file was cut off.
         """
         info = self.info(name)
-        data = b"".join(self._chunks(name, info))
-        return StoredTensor(info.dtype, info.shape, np.frombuffer(data, dtype=np.uint8))
+        data, filled = np.empty(info.end - info.begin, dtype=np.uint8), 0
+        for chunk in self._chunks(name, info):
+            data[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
+            filled += len(chunk)
+        return StoredTensor(info.dtype, info.shape, data)
 
     def hash(
         self, names: Iterable[str] | None = None, workers: int | None = None
