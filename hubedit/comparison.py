@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from hubedit.choosing import compare as described
 from hubedit.delta import Delta
 from hubedit.editions import Edition, Presence, edition_at
-from hubedit.errors import VerificationError
+from hubedit.errors import HubEditError, VerificationError
 from hubedit.hub import Hub
 from hubedit.manifest import STACK_FILE, BaseRecord, StackEntry, Touched, touched_tensors
+from hubedit.markdown import figure, percent
 from hubedit.places import HubPlace, Place, base_record, checkpoint, model_file_names, open_place
 from hubedit.shards import Checkpoint, TensorInfo
 from hubedit.updates import LowRank, Replace, StoredTensor, Update
@@ -50,6 +52,26 @@ class TensorDifference:
     rank_of: str | None = None
     kinds: tuple[str, ...] = ()
 
+    def cells(self) -> tuple[str, ...]:
+        """For a table: name, shape, dtype, share changed, relative norm, rank and kind."""
+        shapes = [
+            " × ".join(map(str, shape)) if shape else "scalar"
+            for shape in (self.shape_a, self.shape_b)
+            if shape is not None
+        ]
+        dtypes = [dtype for dtype in (self.dtype_a, self.dtype_b) if dtype is not None]
+        kinds = ", ".join(kind.replace("_", "-") for kind in self.kinds)
+        changed = self.elements_changed
+        return (
+            self.name,
+            " → ".join(dict.fromkeys(shapes)),
+            " → ".join(dict.fromkeys(dtypes)),
+            percent(None if changed is None else changed / max(self.elements_total, 1)),
+            figure(self.relative_norm),
+            "–" if self.rank is None else str(self.rank),
+            f"only in {self.only_in.upper()}" if self.only_in else kinds,
+        )
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -68,6 +90,7 @@ class Comparison:
     """Small files that edits of one base left different."""
     tensors_total: int
     elements_total: int
+    sides: tuple[Side, Side] = field(repr=False, compare=False)
 
     @property
     def elements_changed(self) -> int:
@@ -116,6 +139,17 @@ class Side:
     def entries(self) -> tuple[StackEntry, ...]:
         """Its edits, bottom first."""
         return self.edition.stack.edits if self.edition else ()
+
+    @cached_property
+    def model_type(self) -> str:
+        """The family of the model by its config, or nothing where that does not say."""
+        if self.edition:
+            return self.edition.stack.base.model_type
+        try:
+            config = json.loads(self.place.read("config.json"))
+        except (HubEditError, ValueError):
+            return ""
+        return str(config.get("model_type", "")) if isinstance(config, dict) else ""
 
     @property
     def base(self) -> Place:
@@ -212,6 +246,7 @@ def compare(a: str, b: str, hub: OpenHub, base: str | None = None) -> Comparison
         files=() if record is None else tuple(_files(one, other, record)),
         tensors_total=total,
         elements_total=elements,
+        sides=(one, other),
     )
 
 

@@ -73,7 +73,7 @@ def render_diff(
         unlearned=words.UNLEARNED,
         recorded=manifest.record if manifest.request.disclosed else {},
         environment=sorted(manifest.environment.model_dump().items()),
-        digests=_digests(manifest),
+        digests=digest_lines(manifest),
         digested=manifest.tensors if len(manifest.tensors) <= DIGESTS_SHOWN else (),
     )
 
@@ -118,7 +118,7 @@ def print_edit(
     console.print(_tensor_view(manifest))
     say(heat_text(heat_grid(manifest, layers)))
     say("Not tested: " + visible("; ".join(manifest.not_tested) or "nothing is named"), "yellow")
-    for label, digest, meaning in _digests(manifest):
+    for label, digest, meaning in digest_lines(manifest):
         say(f"{label:<8} {visible(digest)}  {visible(meaning)}", "dim")
 
 
@@ -180,7 +180,7 @@ def _reasons(manifest: Manifest) -> list[tuple[str, str, int]]:
     ]
 
 
-def _digests(manifest: Manifest) -> list[tuple[str, str, str]]:
+def digest_lines(manifest: Manifest) -> list[tuple[str, str, str]]:
     """Label, digest and meaning of everything that identifies the edit."""
     plugin = f"installed files of {manifest.plugin.distribution} {manifest.plugin.version}"
     return [
@@ -250,4 +250,4 @@ def _tensor_view(manifest: Manifest) -> Table:
     return table
 
 
-__all__ = ["print_edit", "render_diff", "write_heatmap"]
+__all__ = ["digest_lines", "print_edit", "render_diff", "write_heatmap"]

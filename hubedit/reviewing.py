@@ -38,7 +38,8 @@ class Review:
     out otherwise than recorded, `unchecked` is what could not be looked at.
     """
 
-    what: str
+    repo: str
+    number: int
     commit: str = ""
     """What was reviewed: the head of the pull request, 40 hex digits."""
     result: str | None = None
@@ -52,6 +53,11 @@ class Review:
     """The recorded questions as they came out this time, unless the request is not disclosed."""
     proposed: Edition | None = field(default=None, repr=False)
     """What the pull request holds."""
+
+    @property
+    def what(self) -> str:
+        """What was reviewed, in words."""
+        return f"pull request {self.number} of {self.repo}"
 
     @property
     def verdict(self) -> Verdict:
@@ -142,7 +148,7 @@ def review(
     commit = hub.commit(repo, f"refs/pr/{number}")
     proposed = edits_of(f"{repo}@{commit}", lambda: hub, base)
     main = HubPlace(hub, repo, hub.commit(repo))
-    found = Review(f"pull request {number} of {repo}", commit, proposed=proposed)
+    found = Review(repo, number, commit, proposed=proposed)
     _claimed(found, check_base_stands(proposed))
     report = verification.verify(proposed, whole_shards=True)
     found.result = report.result
@@ -224,7 +230,7 @@ def _behaviour(
     again = probes.pair(asked, before, after)
     compared = again[: len(questions)]
     for one, other in zip(recorded, compared, strict=bool(questions)):
-        found.differences += _differences(one, other)
+        found.differences += differences(one, other)
     if questions:
         found.checked.append(f"{len(compared)} recorded questions asked again")
         if probes.scores(compared) != manifest.scores:
@@ -317,7 +323,7 @@ def _asked_after(
     return probes.questions(through_template(rows, model.tokenizer))
 
 
-def _differences(recorded: probes.Probe, found: probes.Probe) -> list[str]:
+def differences(recorded: probes.Probe, found: probes.Probe) -> list[str]:
     """In which ways one probe came out otherwise; its words are not repeated."""
     name = f"question of row {recorded.row} ({recorded.group})"
     said = []

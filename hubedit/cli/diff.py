@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hubedit.cli.options import base_option, hub_opener, json_option, local_option, print_json
+from hubedit.cli.options import (
+    base_option,
+    html_option,
+    hub_opener,
+    json_option,
+    local_option,
+    print_json,
+    write_page,
+)
 
 if TYPE_CHECKING:
-    from hubedit.comparison import Comparison, TensorDifference
+    from hubedit.comparison import Comparison
 
 
 @click.command(
@@ -18,13 +27,20 @@ if TYPE_CHECKING:
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @base_option
+@html_option
 @local_option
 @json_option
-def command(a: str, b: str, base: str | None, local: bool, as_json: bool) -> None:
+def command(
+    a: str, b: str, base: str | None, html: Path | None, local: bool, as_json: bool
+) -> None:
     """Compare A with B, each REPO[@REV] or DIR: an edit repository, or a plain model."""
     from hubedit.comparison import compare
 
     found = compare(a, b, hub_opener(local), base)
+    if html is not None:
+        from hubedit.report import of_comparison, render
+
+        write_page(html, render(of_comparison(found)))
     if as_json:
         print_json(found.as_json())
         return
@@ -60,27 +76,5 @@ def _table(found: Comparison) -> None:
         figures = title in ("changed", "‖B−A‖/‖A‖", "rank")
         table.add_column(title, justify="right" if figures else "left", no_wrap=True)
     for item in found.tensors:
-        table.add_row(item.name, *_cells(item))
+        table.add_row(*item.cells())
     Console(markup=False, highlight=False).print(table)
-
-
-def _cells(item: TensorDifference) -> list[str]:
-    shapes = [
-        " × ".join(map(str, shape)) if shape else "scalar"
-        for shape in (item.shape_a, item.shape_b)
-        if shape is not None
-    ]
-    dtypes = [dtype for dtype in (item.dtype_a, item.dtype_b) if dtype is not None]
-    changed = item.elements_changed
-    if item.only_in:
-        kind = f"only in {item.only_in.upper()}"
-    else:
-        kind = ", ".join(kind.replace("_", "-") for kind in item.kinds)
-    return [
-        " → ".join(dict.fromkeys(shapes)),
-        " → ".join(dict.fromkeys(dtypes)),
-        "" if changed is None else f"{changed / max(item.elements_total, 1):.1%}",
-        "" if item.relative_norm is None else f"{item.relative_norm:.3g}",
-        "" if item.rank is None else str(item.rank),
-        kind,
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,12 @@ local_option = click.option(
     "--local", is_flag=True, help="Talk to the embedded Hub of this machine."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+html_option = click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the report as one HTML file that opens without a network.",
+)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would be written, and write nothing."
 )
@@ -58,6 +65,26 @@ def hub_opener(local: bool) -> Callable[[], Hub]:
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True))
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page whole or not at all, and say where it is.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    from hubedit.errors import OutputError
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}); give another file with --html"
+        ) from error
+    click.echo(f"the report is in {path}", err=True)
 
 
 def size(count: int) -> str:

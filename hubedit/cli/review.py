@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from hubedit.cli.options import base_option, hub_opener, json_option, local_option, print_json
+from hubedit.cli.options import (
+    base_option,
+    html_option,
+    hub_opener,
+    json_option,
+    local_option,
+    print_json,
+    write_page,
+)
 
 
 @click.command("review", epilog="Example: hubedit review me/facts-gpt2-edited --pr 1 --comment")
@@ -22,6 +30,8 @@ from hubedit.cli.options import base_option, hub_opener, json_option, local_opti
 @click.option("--request", type=click.Path(path_type=Path), help="Rows of an undisclosed edit.")
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of an undisclosed edit.")
 @click.option("--comment", is_flag=True, help="Post the verdict to the pull request.")
+@html_option
+@click.option("--serve", is_flag=True, help="Show the report on 127.0.0.1 until Ctrl-C.")
 @base_option
 @local_option
 @json_option
@@ -33,6 +43,8 @@ def command(
     request: Path | None,
     key: Path | None,
     comment: bool,
+    html: Path | None,
+    serve: bool,
     base: str | None,
     local: bool,
     as_json: bool,
@@ -62,8 +74,29 @@ def command(
         print_json(found.as_json())
     else:
         _say(found)
+    if html is not None or serve:
+        from hubedit.report import of_review, render
+
+        page = render(of_review(found))
+        if html is not None:
+            write_page(html, page)
+        if serve:
+            _serve(page)
     if found.verdict != "verified":
         raise click.exceptions.Exit(1)
+
+
+def _serve(page: str) -> None:
+    from threading import Event
+
+    from hubedit.report.serving import served
+
+    with served(page) as address:
+        click.echo(f"the report is at {address} until Ctrl-C", err=True)
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            click.echo(err=True)
 
 
 def _say(found: object) -> None:
