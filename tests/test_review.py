@@ -83,6 +83,30 @@ def test_a_later_verdict_takes_the_place_of_the_earlier(proposed, hubedit):
     assert "extra.py is not listed" in said[-1]
 
 
+def test_a_review_is_written_as_a_page_that_opens_with_the_verdict(proposed, hubedit, tmp_path):
+    status, _, err = hubedit("review", REPO, "--pr", "1", "--html", "review.html")
+    assert status == 0, err
+    page = (tmp_path / "review.html").read_text()
+    assert page.index("<h1>Verified</h1>") < page.index("Edit 1: ")
+    assert '<td class="">as recorded</td>' in page
+    assert ">differs<" not in page
+    assert "hf download me/tiny-edited edits/0001-rome-" in page
+
+
+def test_the_page_of_a_broken_edit_says_so_first(proposed, hubedit, tmp_path):
+    forged = Proposal(proposed)
+    forged.files[forged.path("delta.safetensors")] = flipped(
+        forged.files[forged.path("delta.safetensors")]
+    )
+    forged.send()
+    assert hubedit("review", REPO, "--pr", "1", "--html", "review.html")[0] == 1
+    page = (tmp_path / "review.html").read_text()
+    parts = ["<h1>Not verified</h1>", "Do not merge", "delta.safetensors is not the file"]
+    parts += ["What follows is what the records claim. It is not verified.", "Edit 1: "]
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+
+
 def test_a_review_without_probes_loads_no_torch(proposed):
     arguments = ["review", REPO, "--pr", "1", "--no-probes"]
     code = (
