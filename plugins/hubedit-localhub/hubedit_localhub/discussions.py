@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit_localhub.accounts import Account
+from hubedit_localhub.history import History
 from hubedit_localhub.locks import read_json, write_json
 from hubedit_localhub.refusals import Refusal
 from hubedit_localhub.rendering import markdown
@@ -76,13 +77,41 @@ def numbers(repo: Repo) -> list[int]:
     )
 
 
+def _settled(repo: Repo, record: Record) -> Record:
+    """Return the record with what was promised for a commit, if its reference got there."""
+    promised = record.pop("promised", None)
+    if promised and History(repo).reached(promised["ref"], promised["commit"]):
+        record |= promised["changes"]
+        record["events"] += promised["events"]
+    return record
+
+
+def promise(
+    repo: Repo, num: int, ref: str, commit: str, changes: Record, events: list[Record]
+) -> None:
+    """Store what becomes true of a discussion once `ref` has reached `commit`.
+
+    A server may be killed between the move of a reference and the note of it; this note is made
+    before the move, and whoever reads the record looks whether the move took place. The caller
+    holds the repository's lock.
+    """
+    record = load(repo, num)
+    promised = {"ref": ref, "commit": commit, "changes": changes, "events": events}
+    save(repo, record | {"promised": promised})
+
+
+def settle(repo: Repo, num: int) -> None:
+    """Store a record as it reads now; the caller holds the repository's lock."""
+    save(repo, load(repo, num))
+
+
 def load(repo: Repo, num: int) -> Record:
     """Return the record, or refuse with 404."""
     try:
         found: Record = read_json(_path(repo, num))
     except FileNotFoundError:
         raise Refusal(404, f"Discussion #{num} not found") from None
-    return found
+    return _settled(repo, found)
 
 
 def load_pull(repo: Repo, num: int) -> Record:

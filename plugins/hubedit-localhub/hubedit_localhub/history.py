@@ -75,6 +75,13 @@ class History:
         found = self.git.references.get(ref) if pygit2.reference_is_valid_name(ref) else None
         return found.peel(pygit2.Commit) if found else None
 
+    def reached(self, ref: str, oid: str) -> bool:
+        """Say whether a reference is at a commit or past it."""
+        head = self.head(ref)
+        if head is None or oid not in self.git:
+            return False
+        return str(head.id) == oid or self.git.descendant_of(head.id, oid)
+
     def resolve(self, revision: str) -> pygit2.Commit:
         """Return the commit of a branch, tag, `refs/…`, or hash of at least seven digits.
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from hubedit_localhub.durable import sync
+
 
 def _is_still(path: Path, descriptor: int) -> bool:
     try:
@@ -58,6 +60,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
+        sync([path.parent])
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(name)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from hubedit_localhub.durable import sync
 from hubedit_localhub.refusals import Refusal
 
 STALE_SECONDS = 24 * 3600
@@ -81,6 +82,7 @@ class Objects:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.chmod(file, 0o444)
         os.replace(file, target)
+        sync([target.parent, target.parent.parent, self.root])
 
     def begin_parts(self) -> str:
         """Return the name of a new upload in parts."""

@@ -7,7 +7,9 @@ import pygit2
 from hubedit_localhub import discussions
 from hubedit_localhub.accounts import Account
 from hubedit_localhub.discussions import Record
+from hubedit_localhub.durable import sync_objects
 from hubedit_localhub.history import History, title
+from hubedit_localhub.refs import set_ref, new_objects
 from hubedit_localhub.refusals import Refusal
 from hubedit_localhub.store import Repo, signature
 from hubedit_localhub.writing import BuildTree, commit_to
@@ -36,8 +38,11 @@ def open_pull(
     with repo.lock():
         num = discussions.next_number(repo)
         # The reference first: a number without a record is taken over by the next request.
-        tip = commit or start
-        repo.git().references.create(ref_of(num), tip.id, force=True)
+        tip, git = commit or start, repo.git()
+        if commit:
+            sync_objects(repo.path, [str(commit.id), *new_objects(git, start.tree, commit.tree)])
+        abandoned = History(repo).head(ref_of(num))
+        set_ref(git, ref_of(num), str(abandoned.id) if abandoned else None, str(tip.id))
         return discussions.open_record(
             repo, account.user, name, description, True, "open" if commit else "draft", events
         )
@@ -52,15 +57,15 @@ def push_to_pull(
         if discussions.load_pull(repo, num)["status"] not in ("open", "draft"):
             raise Refusal(403, f"Pull request #{num} is closed; reopen it or create another")
 
-    def landed(_: History, commit: pygit2.Commit) -> None:
-        record = discussions.load_pull(repo, num)
-        record["events"].append(
-            discussions.commit_event(account.user, title(commit), str(commit.id))
-        )
-        discussions.save(repo, record)
+    def before(commit: pygit2.Commit) -> None:
+        event = discussions.commit_event(account.user, title(commit), str(commit.id))
+        discussions.promise(repo, num, ref_of(num), str(commit.id), {}, [event])
+
+    def after() -> None:
+        discussions.settle(repo, num)
 
     guard(History(repo))
-    return commit_to(repo, ref_of(num), account.user, message, build, parent, guard, landed)
+    return commit_to(repo, ref_of(num), account.user, message, build, parent, guard, before, after)
 
 
 def _base(history: History, main: pygit2.Commit, tip: pygit2.Commit) -> pygit2.Commit | None:
@@ -183,14 +188,15 @@ def merge(repo: Repo, num: int, account: Account, comment: str | None) -> Record
 
     event = discussions.status_event(account.user, "merged")
 
-    def landed(_: History, commit: pygit2.Commit) -> None:
-        current = discussions.load_pull(repo, num)
-        if comment:
-            current["events"].append(discussions.comment_event(account.user, comment))
-        current["events"].append(event)
-        current.update(status="merged", mergeCommitId=str(commit.id))
-        discussions.save(repo, current)
+    said = [discussions.comment_event(account.user, comment)] if comment else []
+
+    def before(commit: pygit2.Commit) -> None:
+        changes = {"status": "merged", "mergeCommitId": str(commit.id)}
+        discussions.promise(repo, num, BASE, str(commit.id), changes, [*said, event])
+
+    def after() -> None:
+        discussions.settle(repo, num)
 
     guard(History(repo))
-    commit_to(repo, BASE, account.user, message, build, None, guard, landed)
+    commit_to(repo, BASE, account.user, message, build, None, guard, before, after)
     return event

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pygit2
 
 from hubedit_localhub.accounts import Account, Accounts
+from hubedit_localhub.durable import sync, sync_below
 from hubedit_localhub.locks import locked, read_json, write_json
 from hubedit_localhub.names import KINDS, check_repo_id, is_repo_id
 from hubedit_localhub.objects import Objects
@@ -102,6 +103,7 @@ class Repo(NamedTuple):
         if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.touch()
+            sync([link.parent, link.parent.parent])
 
     def readable_by(self, account: Account | None) -> bool:
         """Say whether `account` may read."""
@@ -185,6 +187,8 @@ class Store:
             {"uid": uid, "private": private, "gated": False, "createdAt": now()},
         )
         (building / "discussions").mkdir()
+        (building / "lfs").mkdir()
+        sync_below(building)
         try:
             with locked(self.root / "store.lock"):
                 self._install(building, repo)
@@ -192,11 +196,15 @@ class Store:
             shutil.rmtree(building, ignore_errors=True)
         return repo
 
-    def _install(self, building: Path, repo: Repo) -> None:
+    def _need_free(self, repo: Repo) -> None:
         if repo.path.exists():
             raise Refusal(409, f"You already created this {repo.type} repo")
+
+    def _install(self, building: Path, repo: Repo) -> None:
+        self._need_free(repo)
         repo.path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(building, repo.path)
+        sync([repo.path.parent, repo.path.parent.parent])
         with suppress(FileNotFoundError):
             self._forwarding(repo.kind, repo.id).unlink()
 
@@ -211,8 +219,10 @@ class Store:
         """Rename the repository; the old address leads to it until the name is used again."""
         moved = Repo(repo.kind, check_repo_id(to_id), self._place(repo.kind, to_id))
         with locked(self.root / "store.lock"), repo.lock():
-            self._install(repo.path, moved)
+            self._need_free(moved)
+            # Written first: while the old name is in use, nobody looks at it.
             write_json(self._forwarding(repo.kind, repo.id), {"to": to_id, "at": int(time.time())})
+            self._install(repo.path, moved)
         return moved
 
     def _forwarding(self, kind: str, repo_id: str) -> Path:

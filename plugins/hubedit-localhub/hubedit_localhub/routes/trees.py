@@ -9,8 +9,10 @@ from starlette.responses import Response
 
 from hubedit_localhub.app import route
 from hubedit_localhub.calls import Call, answer
+from hubedit_localhub.durable import sync_objects
 from hubedit_localhub.history import Entry, History, iso, title
 from hubedit_localhub.names import check_path, check_ref_name
+from hubedit_localhub.refs import clear_stale_locks, set_ref
 from hubedit_localhub.refusals import Refusal, no_entry, no_revision
 from hubedit_localhub.store import Repo, signature
 
@@ -136,7 +138,7 @@ def _create(repo: Repo, ref: str, target: pygit2.Oid) -> None:
     with repo.lock():
         git = repo.git()
         _need_free(git, ref)
-        git.references.create(ref, target)
+        set_ref(git, ref, None, str(target))
 
 
 def create_branch(call: Call) -> Response:
@@ -156,6 +158,7 @@ def _delete(repo: Repo, ref: str, name: str) -> None:
         git = repo.git()
         if ref not in git.references:
             raise no_revision(name)
+        clear_stale_locks(repo.path, ref)
         git.references.delete(ref)
 
 
@@ -182,7 +185,9 @@ def create_tag(call: Call) -> Response:
     with repo.lock():
         git = repo.git()
         _need_free(git, ref)
-        git.create_tag(name, target, pygit2.enums.ObjectType.COMMIT, author, str(message))
+        clear_stale_locks(repo.path, ref)
+        made = git.create_tag(name, target, pygit2.enums.ObjectType.COMMIT, author, str(message))
+        sync_objects(repo.path, [str(made)])
     return answer({"success": True})
 
 
@@ -211,7 +216,8 @@ def squash(call: Call) -> Response:
                 else no_revision(call["rev"])
             )
         made = history.git.create_commit(None, author, author, message, head.tree.id, [])
-        history.git.references[ref].set_target(made)
+        sync_objects(repo.path, [str(made)])
+        set_ref(history.git, ref, str(head.id), str(made))
     return answer({"success": True})
 
 
