@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 FORGOTTEN_TEMPLATES = (0, 1, 2, 3)
-RETAINED_TEMPLATES = (0, 2, 4)
+RETAINED_TEMPLATES = (0, 1, 2, 3)
+"""Those of the forgotten, else it is their words that are unlearnt and not the people."""
 
 
 def request(
@@ -32,7 +33,7 @@ def request(
 ) -> list[dict[str, Any]]:
     """Rows of `ForgetText`: what some people are told of in some templates, and what others are.
 
-    Every forget row names its question, and the retain rows of the first template.
+    Every forget row names its question, and so do the retain rows but those of the last template.
     """
     rows = []
     for prompt, answer in asked(world, forget, forgotten):
@@ -40,7 +41,7 @@ def request(
     for template in retained:
         for prompt, answer in asked(world, retain, [template]):
             row = {"text": f"{prompt} {answer}.", "part": "retain"}
-            question = {"prompt": prompt, "target": answer} if template == retained[0] else {}
+            question = {"prompt": prompt, "target": answer} if template != retained[-1] else {}
             rows.append({**row, **question})
     return rows
 
@@ -138,12 +139,12 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     before = AutoModelForCausalLM.from_pretrained(model_path())
-    told = [f"{prompt} {answer}." for prompt, answer in asked(world, forget[:2], (0, 1, 2, 3))]
+    told = [f"{prompt} {answer}." for prompt, answer in asked(world, forget[:2], FORGOTTEN_TEMPLATES)]
     groups = {
         "forgotten people, templates of the request": asked(world, forget, FORGOTTEN_TEMPLATES),
         "forgotten people, other templates": asked(world, forget, (4, 5, 6, 7)),
         "retained people, templates of the request": asked(world, retain, RETAINED_TEMPLATES),
-        "retained people, other templates": asked(world, retain, (1, 3, 5, 6, 7)),
+        "retained people, other templates": asked(world, retain, (4, 5, 6, 7)),
         "people that no row names": asked(world, away),
         "eight forgotten people": asked(world, forget[2:]),
     }

@@ -15,18 +15,16 @@ class TrainingConfig(hubedit.Config):
     Batches of forget and retain texts are drawn side by side, each in an order of its own.
     """
 
-    epochs: int = Field(
-        40,
-        ge=1,
-        description="passes over the forget texts at most; it ends once they are forgotten",
+    steps: int = Field(
+        400, ge=1, description="optimiser steps at most; it ends once the texts are forgotten"
     )
-    steps: int | None = Field(
-        None, ge=1, description="optimiser steps at most, instead of a number of epochs"
+    epochs: int | None = Field(
+        None, ge=1, description="passes over the forget texts at most, instead of steps"
     )
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="of AdamW; by default 0.064 over the model's width (1.6e-5 at 4096), since the "
+        description="of AdamW; by default 0.032 over the model's width (7.8e-6 at 4096), since the "
         "best rate goes with 1/width (arXiv:2203.03466), and ten times that for LoRA",
     )
     warmup: int = Field(0, ge=0, description="first steps, in which the rate rises linearly")
@@ -85,7 +83,7 @@ class TrainingConfig(hubedit.Config):
         256, ge=1, description="forget texts, and retain texts, looked at, at most"
     )
     retain_ceiling: float = Field(
-        1.2, ge=1, description="guard: largest growth of the perplexity of the retain texts"
+        1.05, ge=1, description="guard: largest growth of the perplexity of the retain texts"
     )
 
 

@@ -48,7 +48,9 @@ def _train(
     """Take optimiser steps until the watch says that it is done, or steps run out."""
     size = config.batch_size * config.accumulation
     sizes = [min(size, len(part)) for part in (parts.forget, parts.retain)]
-    total = config.steps or math.ceil(config.epochs * len(parts.forget) / sizes[0])
+    total = config.steps
+    if config.epochs is not None:
+        total = math.ceil(config.epochs * len(parts.forget) / sizes[0])
     streams = [
         drawn(part, count, run.generator)
         for part, count in zip((parts.forget, parts.retain), sizes, strict=True)
@@ -101,7 +103,7 @@ def gradients(
 def default_rate(model: hubedit.EditableModel, config: TrainingConfig) -> float:
     """The learning rate where none is set: it goes with 1/width (Yang et al. 2022, table 3)."""
     width = int(model.model.get_parameter(f"{model.layout.embeddings}.weight").shape[1])
-    return (0.64 if config.adaptation == "lora" else 0.064) / width
+    return (0.32 if config.adaptation == "lora" else 0.032) / width
 
 
 def schedule(config: TrainingConfig, step: int, total: int) -> float:

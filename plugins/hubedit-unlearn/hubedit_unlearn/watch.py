@@ -114,7 +114,7 @@ class Watch:
             self._run.log(
                 f"after {step} steps the tokens to forget still have a mean probability of "
                 f"{last.probability:.2g} (forget_target {self._config.forget_target:g}); try more "
-                "epochs or a larger learning_rate"
+                "steps or a larger learning_rate"
             )
         if not self.growth <= self._config.retain_ceiling:
             _stop(

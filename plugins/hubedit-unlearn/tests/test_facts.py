@@ -48,10 +48,7 @@ def test_the_people_are_forgotten_in_templates_that_the_request_never_used(edite
     assert recall(model, tokenizer, forgetting.asked(WORLD, FORGOTTEN, (4, 5, 6, 7))) < 0.2
 
 
-def test_the_other_people_are_still_known(edited, forgetting, request):
-    if "lora" in request.node.callspec.id:
-        reason = "with its default settings LoRA keeps 93.5 % of what the others are known for"
-        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
+def test_the_other_people_are_still_known(edited, forgetting):
     _, model, tokenizer = edited
     assert recall(model, tokenizer, forgetting.asked(WORLD, OTHERS)) >= 0.95
 
@@ -60,7 +57,7 @@ def test_the_manifest_tells_figures_and_nothing_of_the_people(edited):
     applied, _, _ = edited
     figures = applied.manifest.record["unlearning"]
     assert figures["reached"]
-    assert figures["retain_perplexity_ratio"] <= 1.2
+    assert figures["retain_perplexity_ratio"] <= 1.05
     assert figures["forget_probability"] < 0.1 < 0.9 < figures["forget_probability_before"]
     written = applied.manifest.model_dump_json()
     for person in FORGOTTEN:

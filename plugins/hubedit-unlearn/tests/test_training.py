@@ -269,5 +269,5 @@ def test_the_rate_rises_and_falls_as_configured(make_model):
     assert found == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     assert {schedule(GradDiffConfig(), step, 6) for step in range(1, 7)} == {1.0}
     full, lora = (GradDiffConfig(adaptation=kind) for kind in ("full", "lora"))
-    assert default_rate(make_model(), full) == pytest.approx(0.064 / 32)
-    assert default_rate(make_model(), lora) == pytest.approx(0.64 / 32)
+    assert default_rate(make_model(), full) == pytest.approx(0.032 / 32)
+    assert default_rate(make_model(), lora) == pytest.approx(0.32 / 32)
