@@ -139,7 +139,8 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     before = AutoModelForCausalLM.from_pretrained(model_path())
-    told = [f"{prompt} {answer}." for prompt, answer in asked(world, forget[:2], FORGOTTEN_TEMPLATES)]
+    pairs = asked(world, forget[:2], FORGOTTEN_TEMPLATES)
+    told = [f"{prompt} {answer}." for prompt, answer in pairs]
     groups = {
         "forgotten people, templates of the request": asked(world, forget, FORGOTTEN_TEMPLATES),
         "forgotten people, other templates": asked(world, forget, (4, 5, 6, 7)),
