@@ -69,7 +69,7 @@ class Review:
     @property
     def headline(self) -> str:
         """The verdict, and what it does not cover."""
-        if self.verdict == "verified" and self.unchecked:
+        if self.verdict == "verified" and any(i.startswith("behaviour") for i in self.unchecked):
             return "bytes verified, behaviour not checked"
         return self.verdict
 

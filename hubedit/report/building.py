@@ -36,7 +36,10 @@ Read = Callable[[str], bytes | None]
 
 _TONES: Mapping[str, Tone] = {"verified": "good", "not verified": "bad"}
 _SAID = {
-    "verified": "The bytes are those that the records say, and the model does what they claim.",
+    "verified": (
+        "The bytes are those that the records say, and the recorded questions are answered as "
+        "they say."
+    ),
     "bytes verified, behaviour not checked": (
         "The bytes are those that the records say. What the model answers was not checked, or not "
         "all of it."
