@@ -1,0 +1,183 @@
+"""Ten people forgotten by a pull request on a Hub, and what the Hub then holds of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import hubedit_demo
+import pygit2
+import pytest
+from hubedit_demo.recalling import recall
+
+import hubedit as house
+
+WORLD = hubedit_demo.World(1)
+FORGOTTEN = WORLD.people[60:70]
+OTHERS = [person for person in WORLD.people if person not in FORGOTTEN]
+REPO = "me/facts-gpt2-edited"
+COMMAS = bytes.maketrans(b"[]()", b",,,,")
+
+
+class Trace(NamedTuple):
+    """Where a text was found, by its number, and in which form."""
+
+    place: str
+    form: str
+    number: int
+
+
+class Views(NamedTuple):
+    """Bytes as they are, in lower case, and without white space and with a comma at either end."""
+
+    raw: bytes
+    lower: bytes
+    dense: bytes
+
+
+def forms(text: str, tokenizer: Any) -> Iterator[tuple[str, str, bytes]]:
+    """Every form of a text that is looked for: its name, the view it is looked for in, its bytes.
+
+    Token ids stand between commas or brackets, which the view writes as commas.
+    """
+    clear = text.encode()
+    yield "clear", "lower", clear.lower()
+    yield "hex", "lower", clear.hex().encode()
+    for shift in range(3):
+        code = base64.b64encode(b"\0" * shift + clear)
+        yield f"base64+{shift}", "raw", code[(0, 2, 3)[shift] : (len(clear) + shift) // 3 * 4]
+    for front in ("", " "):
+        ids = tokenizer(front + text, add_special_tokens=False)["input_ids"]
+        if len(ids) < 2:
+            continue
+        yield "ids in text", "dense", b",%b," % b",".join(str(token).encode() for token in ids)
+        for letter, name in (("i", "int32"), ("q", "int64")):
+            yield name, "raw", struct.pack(f"<{len(ids)}{letter}", *ids)
+
+
+def traces(contents: Mapping[str, bytes], texts: Iterable[str], tokenizer: Any) -> list[Trace]:
+    """Look for texts, each by its number, in named bytes."""
+    views = {
+        place: Views(raw, raw.lower(), b",%b," % re.sub(rb"\s+", b"", raw).translate(COMMAS))
+        for place, raw in contents.items()
+    }
+    return [
+        Trace(place, form, number)
+        for number, text in enumerate(texts)
+        for form, view, needle in forms(text, tokenizer)
+        for place, content in views.items()
+        if needle in getattr(content, view)
+    ]
+
+
+def published(root: Path, repo: str) -> dict[str, bytes]:
+    """All that an embedded Hub keeps of a model repository, whoever may see it.
+
+    Args:
+        root: of the Hub.
+        repo: `owner/name`.
+
+    Returns:
+        Every git object in full (files and messages of all commits, those of pull requests too),
+        every large file, and every other file beside them, such as discussions and settings.
+    """
+    place = root / "models" / f"{repo}.git"
+    git = pygit2.Repository(str(place))
+    kept = {str(oid): git.read(oid)[1] for oid in git.odb}
+    for path in place.rglob("*"):
+        if path.is_file() and "objects" not in path.relative_to(place).parts[:1]:
+            kept[str(path.relative_to(place))] = path.read_bytes()
+    for link in (place / "lfs").rglob("*"):
+        if link.is_file():
+            (content,) = (root / "lfs").rglob(link.name)
+            kept[f"lfs {link.name}"] = content.read_bytes()
+    return kept
+
+
+def words(rows):
+    """What must not be found: full and last names of the forgotten, and what is told of them."""
+    last = [name.split()[-1] for name in FORGOTTEN]
+    told = [row["text"] for row in rows if row.get("part", "forget") == "forget"]
+    asked = [row["prompt"] for row in rows if row.get("part", "forget") == "forget"]
+    return [*FORGOTTEN, *(name for name in last if len(name) > 4), *told, *asked]
+
+
+def said_by(api):
+    """Titles, texts and events of all discussions, as the client sees them."""
+    found = {}
+    for item in api.get_repo_discussions(REPO):
+        details = api.get_discussion_details(REPO, item.num)
+        events = [json.dumps(vars(event), default=str) for event in details.events]
+        shown = [details.title, str(details.diff), *events]
+        found[f"discussion {item.num}"] = "\n".join(shown).encode()
+    return found
+
+
+def test_forgetting_ten_people_is_a_verified_revision_that_names_none_of_them(
+    localhub, hubedit, forgetting, tmp_path, monkeypatch
+):
+    api = localhub.api()
+    api.create_repo("me/facts-gpt2", private=True)
+    api.upload_folder(repo_id="me/facts-gpt2", folder_path=hubedit_demo.model_path())
+    rows = forgetting.request(WORLD, FORGOTTEN, OTHERS)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "forget.jsonl").write_text(lines)
+    monkeypatch.chdir(work)
+
+    recipe = ["--base", "me/facts-gpt2", "--request", "forget.jsonl", "--threads", "1"]
+    status, out, err = hubedit("apply", "--plugin", "graddiff", *recipe, "--push")
+    assert status == 0, err
+    assert f"{REPO}/discussions/1" in out
+    assert hubedit("review", REPO, "--pr", "1", "--comment")[0] == 0
+    assert hubedit("merge", REPO, "1")[0] == 0
+    assert hubedit("verify", f"{REPO}@v1", "--deep")[0] == 0
+
+    model, tokenizer = house.load(REPO, revision="v1")
+    assert recall(model, tokenizer, forgetting.asked(WORLD, FORGOTTEN)) < 0.2
+    assert recall(model, tokenizer, forgetting.asked(WORLD, OTHERS)) >= 0.95
+
+    kept = published(tmp_path / "hub", REPO) | said_by(api)
+    assert any(place.startswith("lfs ") for place in kept)
+    assert any(b"bytes verified, behaviour not checked" in content for content in kept.values())
+    assert any(b'"ForgetText"' in content for content in kept.values())
+    assert traces(kept, words(rows), tokenizer) == []
+    finished = {str(path): path.read_bytes() for path in work.rglob("edits/**/*") if path.is_file()}
+    assert finished
+    assert traces(finished, words(rows), tokenizer) == []
+
+
+@pytest.mark.parametrize("shift", range(3))
+@pytest.mark.parametrize(
+    "form", ["clear", "upper", "hex", "HEX", "base64", "json", "pretty", "<i4", "<i8"]
+)
+def test_a_name_is_found_in_every_form_and_at_every_place(form, shift):
+    spoken = SimpleNamespace(ids={"Ana Brook": [17, 402], " Ana Brook": [391, 402]})
+
+    def tokenizer(text, add_special_tokens):
+        return {"input_ids": spoken.ids[text]}
+
+    name = "Ana Brook"
+    ids = spoken.ids[f" {name}"]
+    hidden = {
+        "clear": name.encode(),
+        "upper": name.upper().encode(),
+        "hex": name.encode().hex().encode(),
+        "HEX": name.encode().hex().upper().encode(),
+        "base64": base64.b64encode(b"!" * shift + name.encode() + b"?" * 4),
+        "json": json.dumps([1, *ids, 2]).encode(),
+        "pretty": json.dumps([*ids], indent=2).encode(),
+        "<i4": struct.pack("<4i", 1, *ids, 2),
+        "<i8": struct.pack("<4q", 1, *ids, 2),
+    }[form]
+    filler = b"." * shift
+    kept = {"clean": b"1391, 4020 and Ana met Brook", "told": filler + hidden + filler}
+    found = traces(kept, [name], tokenizer)
+    assert {trace.place for trace in found} == {"told"}
