@@ -13,8 +13,16 @@ from hubedit.claims import Claims, check_base_stands, check_claims
 from hubedit.editions import Edition, edition_at, edits_of
 from hubedit.errors import RequestError
 from hubedit.hub import Hub
-from hubedit.manifest import CARD_FILE, STACK_FILE, UNLISTED, Manifest, written_files
-from hubedit.markdown import md
+from hubedit.manifest import (
+    CARD_FILE,
+    STACK_FILE,
+    UNLISTED,
+    Manifest,
+    Stack,
+    StackEntry,
+    written_files,
+)
+from hubedit.markdown import render
 from hubedit.places import HubPlace, model_file_names
 from hubedit.requests import ROW_TYPES, read_records, rows_of
 from hubedit.rows import Question, Row
@@ -53,6 +61,8 @@ class Review:
     """The recorded questions as they came out this time, unless the request is not disclosed."""
     proposed: Edition | None = field(default=None, repr=False)
     """What the pull request holds."""
+    taken_back: list[StackEntry] = field(default_factory=list)
+    """The edits of main that it takes back."""
 
     @property
     def what(self) -> str:
@@ -90,31 +100,30 @@ class Review:
 
     def markdown(self) -> str:
         """The review as a comment; the reviewer's own questions are counted, not quoted."""
-        lines = [f"{COMMENT_BEGINS} {self.headline}**", ""]
-        lines += self._in_words()
-        for title, items in (
-            ("Broken", self.broken),
-            ("Differences", self.differences),
-            ("Not checked", self.unchecked),
-            ("Checked", self.checked),
-        ):
-            if items:
-                lines += [f"{title}:", "", *(f"- {md(item)}" for item in items), ""]
-        if self.own:
-            changed = sum(probe.before.answer != probe.after.answer for probe in self.own)
-            lines += [f"The reviewer's own questions: {changed} of {len(self.own)} changed.", ""]
-        lines.append(f"Commit: `{self.commit}`  ")
-        lines.append(f"Result digest: `{self.result}`" if self.result else "No result digest.")
-        return "\n".join(lines) + "\n"
+        manifest = self._manifest()
+        return render(
+            "review.md",
+            begins=COMMENT_BEGINS,
+            r=self,
+            m=manifest,
+            taken_back=self.taken_back,
+            headline=words.headline(manifest) if manifest else "",
+            facts=words.facts(manifest) if manifest else "",
+            scores=words.score_table(manifest.scores) if manifest else (),
+            lists=(
+                ("Broken", self.broken),
+                ("Differences", self.differences),
+                ("Not checked", self.unchecked),
+                ("Checked", self.checked),
+            ),
+            changed=sum(probe.before.answer != probe.after.answer for probe in self.own),
+        )
 
-    def _in_words(self) -> list[str]:
-        """What the edit is, in the lines that its page opens with."""
-        if self.broken or self.proposed is None or not self.proposed.manifests:
-            return []
-        manifest = self.proposed.manifests[-1]
-        outcome = words.outcome(manifest.scores)
-        lines = [md(words.headline(manifest), 300) + "  ", md(words.facts(manifest)), ""]
-        return lines + ([f"Outcome on record: {md(outcome)}", ""] if outcome else [])
+    def _manifest(self) -> Manifest | None:
+        """That of the edit under review, if the records are in order."""
+        if self.broken or self.proposed is None or not self.proposed.stack.edits:
+            return None
+        return self.proposed.manifests[-1]
 
 
 def review(
@@ -149,6 +158,9 @@ def review(
     proposed = edits_of(f"{repo}@{commit}", lambda: hub, base)
     main = HubPlace(hub, repo, hub.commit(repo))
     found = Review(repo, number, commit, proposed=proposed)
+    if proposed.stack.previous == stack_digest(main):
+        left = {entry.name for entry in proposed.stack.edits}
+        found.taken_back = [entry for entry in _edits_on(main) if entry.name not in left]
     _claimed(found, check_base_stands(proposed))
     report = verification.verify(proposed, whole_shards=True)
     found.result = report.result
@@ -165,6 +177,10 @@ def review(
     if not found.broken:
         _behaviour(found, proposed, recorded, own=own, request=request, key=key, ask=ask)
     return found
+
+
+def _edits_on(main: HubPlace) -> Sequence[StackEntry]:
+    return Stack.from_json(main.read(STACK_FILE)).edits if STACK_FILE in main.files() else ()
 
 
 def _claimed(found: Review, claims: Claims) -> None:

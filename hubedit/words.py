@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -9,6 +10,8 @@ from pathlib import PurePath
 from hubedit.manifest import BaseRecord, Manifest, RequestRecord, ScoreRecord
 from hubedit.markdown import counted, figure, nbytes, percent
 
+Z = 1.959963984540054
+"""The 97.5 % point of the normal distribution: intervals are of 95 %."""
 SHOWN = 20
 """How many items of a request are shown before the rest is left to manifest.json."""
 
@@ -68,6 +71,8 @@ class Score:
     before: str
     after: str
     n: int
+    interval: str
+    """The 95 % confidence interval of the share after."""
 
 
 def asked(request: RequestRecord) -> tuple[str, ...]:
@@ -127,9 +132,29 @@ def score_table(scores: Sequence[ScoreRecord]) -> list[Score]:
             before=percent(score.before),
             after=_share(score.after, score.n),
             n=score.n,
+            interval=_interval(score),
         )
         for score in scores
     ]
+
+
+def _interval(score: ScoreRecord) -> str:
+    found = wilson(score.after, score.n)
+    return "–" if found is None else f"{percent(found[0])} to {percent(found[1])}"
+
+
+def wilson(share: float, n: int) -> tuple[float, float] | None:
+    """The 95 % confidence interval of a share of `n` trials; None of no trials.
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if n < 1 or not 0 <= share <= 1:
+        return None
+    whole = 1 + Z * Z / n
+    middle = (share + Z * Z / (2 * n)) / whole
+    half = Z / whole * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    low = 0.0 if share == 0 else middle - half
+    return max(0.0, low), 1.0 if share == 1 else min(1.0, middle + half)
 
 
 def outcome(scores: Sequence[ScoreRecord]) -> str:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pages import HOSTILE, Elements, files_of, hostile_files, page_of, with_records
 
 from hubedit.report import of_files, render
-from hubedit.report.figures import spectrum, wilson, word_differences
+from hubedit.report.figures import spectrum, word_differences
 from hubedit.report.serving import served
 from hubedit.report.view import PROBES
+from hubedit.words import wilson
 
 FACT = ["--prompt", "{} plays the", "--subject", "Ada Brook"]
 LIGHT = ["--set", "prefixes=[[2,8]]", "--set", "steps=2", "--force"]

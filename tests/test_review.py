@@ -1,9 +1,12 @@
 """Reviews: what is verified, what differs, and what is caught."""
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -66,6 +69,7 @@ def test_a_sound_edit_is_verified_and_the_verdict_posted(proposed, hubedit):
     ]
     assert "hubedit review: verified" in comments[-1]
     assert "“Ada Brook plays the” → “oboe”" in comments[-1]
+    assert "| rewrite: what was asked for | answers with the target |" in comments[-1]
 
 
 def test_a_later_verdict_takes_the_place_of_the_earlier(proposed, hubedit):
@@ -105,6 +109,35 @@ def test_the_page_of_a_broken_edit_says_so_first(proposed, hubedit, tmp_path):
     parts += ["What follows is what the records claim. It is not verified.", "Edit 1: "]
     places = [page.index(part) for part in parts]
     assert places == sorted(places)
+
+
+def test_a_pull_request_that_takes_an_edit_back_is_reviewed_as_such(proposed, hubedit, tmp_path):
+    assert hubedit("merge", REPO, "1")[0] == 0
+    status, _, err = hubedit("revert", REPO)
+    assert status == 0, err
+    status, _, err = hubedit("review", REPO, "--pr", "2", "--comment", "--html", "review.html")
+    assert status == 0, err
+    page = (tmp_path / "review.html").read_text()
+    assert "It takes back 0001-rome-" in page
+    assert "<article" not in page
+    (said,) = (
+        event.content
+        for event in proposed.get_discussion_details(REPO, 2).events
+        if event.type == "comment" and "hubedit review" in event.content
+    )
+    assert "It takes back `0001-rome-" in said
+
+
+def test_a_report_is_served_until_it_is_interrupted(proposed):
+    arguments = ["review", REPO, "--pr", "1", "--no-probes", "--serve"]
+    command = [sys.executable, "-m", "hubedit", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        said = running.stderr.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+/", said)[0]
+        with urllib.request.urlopen(address) as answer:
+            assert b"<h1>Bytes verified, behaviour not checked</h1>" in answer.read()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
 
 
 def test_a_review_without_probes_loads_no_torch(proposed):

@@ -56,7 +56,8 @@ def of_review(review: Review) -> Report:
     """The report of a review, with the newest edit of what it reviewed."""
     edition, broken = review.proposed, bool(review.broken)
     edits: tuple[EditView, ...] = ()
-    if edition is not None and edition.stack.edits:
+    gone = "".join(f" It takes back {one.name}: {one.summary}." for one in review.taken_back)
+    if edition is not None and edition.stack.edits and not gone:
         again = [
             "as recorded" if _agree(old, new) else "differs"
             for old, new in zip(_probes(_reader(edition), edition), review.again, strict=False)
@@ -71,7 +72,7 @@ def of_review(review: Review) -> Report:
         verdict=Verdict(
             tone=_TONES.get(review.verdict, "mixed"),
             headline=review.headline,
-            said=_SAID[review.headline],
+            said=_SAID[review.headline] + gone,
             lists=tuple(
                 (title, tuple(items))
                 for title, items in (

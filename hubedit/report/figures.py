@@ -15,27 +15,12 @@ import numpy.typing as npt
 from hubedit.heatmap import LAYERED, OUTSIDE, STEPS, Grid
 from hubedit.markdown import figure
 
-Z = 1.959963984540054
-"""The 97.5 % point of the normal distribution: intervals are of 95 %."""
 HIGHEST_RANK = 512
 """Of updates of higher rank no spectrum is computed."""
 WORDS_COMPARED = 2000
 """Texts of more words are shown without marks."""
 
 Mark = Literal["same", "gone", "new"]
-
-
-def wilson(share: float, n: int) -> tuple[float, float] | None:
-    """The 95 % confidence interval of a share of `n` trials; None of no trials.
-
-    Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    if n < 1 or not 0 <= share <= 1:
-        return None
-    whole = 1 + Z * Z / n
-    middle = (share + Z * Z / (2 * n)) / whole
-    half = Z / whole * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)

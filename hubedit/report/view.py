@@ -19,7 +19,6 @@ from hubedit.report.figures import (
     bars,
     heat,
     spectrum,
-    wilson,
     word_differences,
 )
 from hubedit.updates import LowRank, Update
@@ -288,15 +287,14 @@ def _counts(lines: Sequence[ProbeLine]) -> dict[str, int]:
 
 def _score(score: ScoreRecord) -> ScoreLine:
     (line,) = words.score_table([score])
-    interval = wilson(score.after, score.n)
-    low, high = interval or (0.0, 1.0)
+    low, high = words.wilson(score.after, score.n) or (0.0, 1.0)
     return ScoreLine(
         group=line.group,
         measure=line.measure,
         before=line.before,
         after=line.after,
         n=score.n,
-        interval=f"{percent(low)} to {percent(high)}" if interval else "–",
+        interval=line.interval,
         at=round(100 * min(max(score.after, 0.0), 1.0), 1),
         low=round(100 * low, 1),
         high=round(100 * high, 1),
