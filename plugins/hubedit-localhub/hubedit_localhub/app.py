@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
@@ -28,6 +30,8 @@ log = logging.getLogger("hubedit_localhub")
 BODY_LIMIT = 4 << 20
 # A client that is still sending does not read the answer, so much of a large body is heard out.
 DRAINED = 16
+BAD_TOKEN = "Invalid credentials in Authorization header"
+NOTED = frozenset({400, 403, 408, 413, 421, 422})
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _REPO = r"(?P<repo>(?!(?:api|lfs|static)/)[^/]+/[^/]+)"
 _PARTS = {
@@ -38,6 +42,12 @@ _PARTS = {
     "num": r"(?P<num>[1-9]\d{0,8})",
     "rest": r"(?P<rest>.+)",
 }
+_ADDRESS = re.compile(
+    rf"/(?:api/(?P<kind>{'|'.join(KINDS)})/|(?P<prefix>datasets/)?)"
+    r"(?P<name>[^/]+?)(?:\.git)?(?:/(?P<more>[^/]+?)(?:\.git)?(?:/.*)?)?"
+)
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(?::\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?")
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]+")
 _HOLE = re.compile(r"\{(\w+)\}")
 
 
@@ -103,6 +113,31 @@ class Traffic:
         self.bytes_by_path[key] = self.bytes_by_path.get(key, 0) + count
 
 
+class Patience:
+    """A body as it arrives, given up when it stops or trickles.
+
+    Args:
+        receive: where it comes from.
+        seconds: how long one block may take; a whole body gets this and a second per kilobyte.
+    """
+
+    def __init__(self, receive: Receive, seconds: float) -> None:
+        self.receive, self.seconds = receive, seconds
+        self.began, self.size = time.monotonic(), 0
+
+    async def __call__(self) -> Message:
+        """Return the next message of the client, or refuse with 408."""
+        left = self.seconds + self.size / 1024 - (time.monotonic() - self.began)
+        try:
+            async with asyncio.timeout(max(0.0, min(self.seconds, left))):
+                message = await self.receive()
+        except TimeoutError:
+            headers = {"Connection": "close"}
+            raise Refusal(408, "the body did not arrive in time", headers=headers) from None
+        self.size += len(message.get("body", b""))
+        return message
+
+
 class App:
     """The Hub over one store, as an ASGI application."""
 
@@ -113,8 +148,10 @@ class App:
         error_page: Callable[[Refusal], Response],
         limits: Limits,
         traffic: Traffic,
+        local: bool = True,
     ) -> None:
         self.store, self.limits, self.traffic = store, limits, traffic
+        self.local = local
         self.error_page = error_page
         self.routes = tuple(routes)
 
@@ -136,7 +173,8 @@ class App:
 
         self.traffic.active += 1
         try:
-            response = await self._answer(path, Request(scope, receive), request_id)
+            patient = Patience(receive, self.limits.patience)
+            response = await self._answer(path, Request(scope, patient), request_id)
             await response(scope, receive, counted)
         except ClientDisconnect:
             pass
@@ -154,6 +192,7 @@ class App:
             call.body = await self._body(request, self.limits.commit if found.large else BODY_LIMIT)
             return await run_in_threadpool(found.answer, call)
         except Refusal as refusal:
+            self._note(refusal, request, path, request_id)
             if call is not None and refusal.code == "RepoNotFound":
                 forwarded = self._forwarded(call)
                 if forwarded:
@@ -174,14 +213,29 @@ class App:
             )
 
     @staticmethod
+    def _note(refusal: Refusal, request: Request, path: str, request_id: str) -> None:
+        """Log what was refused; never a token, a signature or a body."""
+        loud = refusal.status in NOTED or refusal.message == BAD_TOKEN
+        log.log(
+            logging.WARNING if loud else logging.DEBUG,
+            "request %s refused with %d: %s %s",
+            request_id,
+            refusal.status,
+            request.method,
+            _TOKEN.sub("hf_…", path)[:500],
+        )
+
+    @staticmethod
     def _is_browser(path: str, request: Request) -> bool:
         page = not path.startswith(("/api/", "/lfs/")) and "/resolve/" not in path
         return page and "text/html" in request.headers.get("accept", "")
 
     def _call(self, path: str, request: Request) -> Call:
         host = request.headers.get("host", "")
+        if not _HOST.fullmatch(host):
+            raise Refusal(400, "Invalid host")
         # A page on the web may point a name of its own at 127.0.0.1; it must not reach this server.
-        if re.sub(r":\d+$", "", host) not in LOCAL_NAMES:
+        if self.local and re.sub(r":\d+$", "", host) not in LOCAL_NAMES:
             raise Refusal(421, "this Hub answers on 127.0.0.1 and localhost only")
         account, from_cookie = self._account(request)
         return Call(
@@ -203,7 +257,7 @@ class App:
                 self.store.accounts.by_token(token.strip()) if scheme.lower() == "bearer" else None
             )
             if account is None:
-                raise Refusal(401, "Invalid credentials in Authorization header")
+                raise Refusal(401, BAD_TOKEN)
             return account, False
         if request.method not in ("GET", "HEAD"):
             return None, False
@@ -229,23 +283,38 @@ class App:
         found = re.match(rf"/api/({'|'.join(KINDS)})/([^/]+(?:/[^/]+)?)", call.path)
         if found:
             self.store.get(found[1], _decoded(found[2]), call.account)
-        elif "/resolve/" in call.path:
+        elif re.search(r"/(resolve|tree|blob|commit|discussions)/|/info/lfs/", call.path):
             raise no_repo(call.account is not None)
 
     def _forwarded(self, call: Call) -> Response | None:
-        kind, repo_id = call.params.get("kind", "models").strip("/"), call.params.get("repo")
-        to = self.store.moved_to(kind or "models", repo_id) if repo_id else None
-        if to is None or repo_id is None:
+        """Lead from an old name, another spelling, or a name without its owner, to the repository.
+
+        A name alone, as `gpt2` is one on the real Hub, stands for the repository of that name that
+        belongs to the owner of this Hub.
+        """
+        found = _ADDRESS.fullmatch(call.path)
+        if found is None:
             return None
-        repo = self.store.find(kind or "models", to)
-        if repo is None or not repo.readable_by(call.account):
-            return None
-        query = f"?{call.query}" if call.query else ""
-        return RedirectResponse(call.path.replace(f"/{repo_id}", f"/{to}", 1) + query, 307)
+        kind = (found["kind"] or found["prefix"] or "models").strip("/")
+        owner = self.store.accounts.owner
+        for name in (f"{found['name']}/{found['more']}", found["name"]):
+            plain = _decoded(name)
+            wanted = plain if "/" in plain else f"{owner}/{plain}"
+            to = self.store.moved_to(kind, wanted) or self.store.same_but_for_case(kind, wanted)
+            repo = self.store.find(kind, to) if to else None
+            if repo is not None and repo.id != plain and repo.readable_by(call.account):
+                query = f"?{call.query}" if call.query else ""
+                rest = call.path[found.start("name") + len(name) :]
+                return RedirectResponse(
+                    f"{call.path[: found.start('name')]}{quote(repo.id)}{rest}{query}", 307
+                )
+        return None
 
     async def _body(self, request: Request, limit: int) -> bytes:
         refusal = Refusal(
-            413, f"the body is larger than {limit} bytes; send large files through LFS"
+            413,
+            f"the body is larger than {limit} bytes; send large files through LFS",
+            headers={"Connection": "close"},
         )
         blocks: list[bytes] = []
         size = 0

@@ -188,15 +188,20 @@ def stop(root: Path | None = None) -> bool:
 
 
 def run_here(
-    root: Path, port: int, idle: float, ready: Callable[[LocalHubInfo], None] | None = None
+    root: Path,
+    port: int,
+    idle: float,
+    ready: Callable[[LocalHubInfo], None] | None = None,
+    host: str = "127.0.0.1",
 ) -> bool:
     """Be the server of `root` until a signal or idleness ends it; False if it has one already.
 
     Args:
         root: where everything lies.
-        port: the port on 127.0.0.1; 0 takes a free one.
+        port: the port; 0 takes a free one.
         idle: seconds without a request after which to end; 0 for never.
         ready: called once, as soon as the address is known.
+        host: the address to listen on.
     """
     from hubedit_localhub.calls import Limits
     from hubedit_localhub.server import build_app, listen, run_until_idle, url_of
@@ -207,8 +212,8 @@ def run_here(
     if held is None:
         return False
     try:
-        app, store, _ = build_app(root, "me", Limits())
-        with listen(port) as listening:
+        app, store, _ = build_app(root, "me", Limits(), host)
+        with listen(port, host) as listening:
             accounts, url = store.accounts, url_of(listening)
             info = LocalHubInfo(url, accounts.owner_token, accounts.owner, root, os.getpid())
             write_json(root / "server.json", {"url": url, "pid": info.pid})

@@ -17,17 +17,21 @@ from hubedit_localhub.store import Repo, Store
 
 
 class Limits(NamedTuple):
-    """Sizes in bytes that a server is started with.
+    """Sizes in bytes and times that a server is started with.
 
     Args:
         commit: the largest body of a commit (regular files travel in it).
         multipart_from: uploads of at least this size are split into parts.
         part: the size of a part.
+        object: the largest file.
+        patience: seconds that headers, or one block of a body, may take to arrive.
     """
 
     commit: int = 64 << 20
     multipart_from: int = 512 << 20
     part: int = 64 << 20
+    object: int = 5 << 40
+    patience: float = 60.0
 
 
 @dataclass
@@ -64,6 +68,12 @@ class Call:
         """Return the repository the path names, if it may be written."""
         repo = self.repo()
         repo.need_writer(self.account)
+        return repo
+
+    def owned(self) -> Repo:
+        """Return the repository the path names, if it belongs to the account."""
+        repo = self.repo()
+        repo.need_writer(self.account, owner=True)
         return repo
 
     def history(self) -> History:

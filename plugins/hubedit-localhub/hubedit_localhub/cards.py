@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped,unused-ignore]
@@ -12,6 +13,20 @@ import yaml  # type: ignore[import-untyped,unused-ignore]
 MAX_HEADER = 256 * 1024
 MAX_NODES = 50_000
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
+_LICENSES = (
+    "afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m "
+    "bigscience-bloom-rail-1.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause "
+    "bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 "
+    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 "
+    "cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 "
+    "cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 "
+    "epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl "
+    "gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 "
+    "llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by "
+    "ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense "
+    "wtfpl zlib"
+)
+LICENSES = frozenset(_LICENSES.split())
 
 _HEADER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _TEXT = (
@@ -71,15 +86,47 @@ def _type_errors(data: dict[str, Any]) -> list[str]:
     relation = data.get("base_model_relation")
     if isinstance(relation, str) and relation not in RELATIONS:
         errors.append(f'"base_model_relation" must be one of {", ".join(RELATIONS)}')
-    index = data.get("model-index")
-    if index is not None and not (
-        isinstance(index, list)
-        and all(
-            isinstance(model, dict) and isinstance(model.get("results"), list) for model in index
-        )
-    ):
-        errors.append('"model-index" must be a list of models, each with "results"')
+    licenses = _texts(data.get("license"))
+    if set(licenses) - LICENSES:
+        errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
+    return errors + _index_errors(data.get("model-index"))
+
+
+def _index_errors(index: Any) -> list[str]:
+    """Return what is wrong with the scores: each result names a task, a dataset and metrics."""
+    if index is None:
+        return []
+    if not isinstance(index, list):
+        return ['"model-index" must be an array']
+    errors = []
+    for at, model in enumerate(index):
+        here = f"model-index[{at}]"
+        if not isinstance(model, dict) or not isinstance(model.get("results"), list):
+            errors.append(f'"{here}.results" is required')
+            continue
+        if not isinstance(model.get("name"), str):
+            errors.append(f'"{here}.name" is required')
+        for number, result in enumerate(model["results"]):
+            place = f"{here}.results[{number}]"
+            errors += _missing(result, place, {"task": ("type",), "dataset": ("type", "name")})
+            metrics = result.get("metrics") if isinstance(result, dict) else None
+            if not isinstance(metrics, list) or not metrics:
+                errors.append(f'"{place}.metrics" is required')
+                continue
+            for count, metric in enumerate(metrics):
+                wanted = {f"metrics[{count}]": ("type", "value")}
+                errors += _missing({f"metrics[{count}]": metric}, place, wanted)
     return errors
+
+
+def _missing(held: Any, place: str, wanted: Mapping[str, tuple[str, ...]]) -> list[str]:
+    found = held if isinstance(held, dict) else {}
+    return [
+        f'"{place}.{key}.{name}" is required'
+        for key, names in wanted.items()
+        for name in names
+        if not isinstance(found.get(key), dict) or found[key].get(name) is None
+    ]
 
 
 def read_card(text: str) -> Card:

@@ -84,6 +84,10 @@ class Objects:
         os.replace(file, target)
         sync([target.parent, target.parent.parent, self.root])
 
+    def remove(self, oid: str) -> None:
+        """Remove a stored object."""
+        self.path(oid).unlink(missing_ok=True)
+
     def begin_parts(self) -> str:
         """Return the name of a new upload in parts."""
         upload = secrets.token_hex(16)

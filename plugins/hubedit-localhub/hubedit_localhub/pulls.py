@@ -9,7 +9,7 @@ from hubedit_localhub.accounts import Account
 from hubedit_localhub.discussions import Record
 from hubedit_localhub.durable import sync_objects
 from hubedit_localhub.history import History, title
-from hubedit_localhub.refs import set_ref, new_objects
+from hubedit_localhub.refs import new_objects, set_ref
 from hubedit_localhub.refusals import Refusal
 from hubedit_localhub.store import Repo, signature
 from hubedit_localhub.writing import BuildTree, commit_to

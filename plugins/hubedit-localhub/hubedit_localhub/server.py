@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import signal
 import socket
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hubedit_localhub.accounts import Role
 from hubedit_localhub.app import App, Traffic
@@ -27,15 +30,18 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 30
+CONNECTIONS = 1000
 
 
-def listen(port: int) -> socket.socket:
-    """Return a socket that listens on the loopback device; port 0 takes a free one."""
+def listen(port: int, host: str = HOST) -> socket.socket:
+    """Return a socket that listens on an address of this machine; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio switches Nagle's delay off: 40 ms less for each answer.
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((HOST, port))
+        found.bind((host, port))
         found.listen(256)
     except BaseException:
         found.close()
@@ -44,8 +50,51 @@ def listen(port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """Return the address of a listening socket."""
-    return f"http://{HOST}:{listening.getsockname()[1]}"
+    """Return the address of a listening socket, as this machine itself reaches it."""
+    host, port = listening.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = HOST
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def is_local(host: str) -> bool:
+    """Say whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Patient(H11Protocol):
+    """HTTP/1.1 whose clients must send their headers in time, not a byte now and then."""
+
+    seconds = 60.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def _wait(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait(self.seconds)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        super().on_response_complete()
+        self._wait(self.seconds + KEEP_ALIVE_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
 
 
 def uvicorn_server(app: App) -> uvicorn.Server:
@@ -59,8 +108,9 @@ def uvicorn_server(app: App) -> uvicorn.Server:
             ws="none",
             server_header=False,
             loop="asyncio",
-            http="h11",
-            timeout_keep_alive=30,
+            http=type("Patient", (Patient,), {"seconds": app.limits.patience}),
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=2,
         )
     )
@@ -121,16 +171,23 @@ class LocalHub:
         return HfApi(endpoint=self.url, token=self.token if token is None else token)
 
 
-def build_app(root: Path, user: str, limits: Limits) -> tuple[App, Store, Traffic]:
+def build_app(
+    root: Path, user: str, limits: Limits, host: str = HOST
+) -> tuple[App, Store, Traffic]:
     """Return the application over `root` and what it is made of."""
     store, traffic = Store(root, user), Traffic()
-    store.objects.sweep()
-    return App(store, ROUTES, error_page, limits, traffic), store, traffic
+    store.sweep()
+    return App(store, ROUTES, error_page, limits, traffic, is_local(host)), store, traffic
 
 
 @contextmanager
 def serve(
-    root: Path, *, port: int = 0, user: str = "me", limits: Limits | None = None
+    root: Path,
+    *,
+    port: int = 0,
+    user: str = "me",
+    limits: Limits | None = None,
+    host: str = HOST,
 ) -> Iterator[LocalHub]:
     """Run a Hub in a thread while the block lasts.
 
@@ -138,13 +195,15 @@ def serve(
 
     Args:
         root: where everything lies; made if missing, kept afterwards.
-        port: the port on 127.0.0.1; 0 takes a free one.
+        port: the port; 0 takes a free one.
         user: who owns a root that is new; an old one keeps its owner.
-        limits: sizes from which bodies are refused or uploads are split.
+        limits: sizes from which bodies are refused or uploads are split, and times.
+        host: the address to listen on. Others than the loopback are reached by everyone who
+            reaches this machine, and nothing that travels is encrypted.
     """
-    app, store, traffic = build_app(Path(root), user, limits or Limits())
+    app, store, traffic = build_app(Path(root), user, limits or Limits(), host)
     server = uvicorn_server(app)
-    with listen(port) as listening:
+    with listen(port, host) as listening:
         thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listening]}, name="localhub", daemon=True
         )

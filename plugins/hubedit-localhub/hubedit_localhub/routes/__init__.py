@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from hubedit_localhub.routes import commits, discussions, files, lfs, pages, repos, trees
+from hubedit_localhub.routes import (
+    commits,
+    discussions,
+    files,
+    large,
+    lfs,
+    pages,
+    repos,
+    sharing,
+    trees,
+)
 
 ROUTES = (
     *repos.ROUTES,
+    *sharing.ROUTES,
+    *large.ROUTES,
     *trees.ROUTES,
     *commits.ROUTES,
     *lfs.ROUTES,

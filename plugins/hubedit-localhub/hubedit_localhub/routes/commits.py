@@ -91,6 +91,8 @@ def _need_object(call: Call, repo: Repo, account: Account, oid: str, size: int |
     if size is not None and size != stored:
         raise Refusal(422, f"LFS object {oid} has {stored} bytes, not {size}")
     repo.link(oid)
+    if call.store.objects.size(oid) is None:  # removed while it was being linked
+        raise Refusal(422, f"LFS object {oid} was not uploaded")
     return Pointer(oid, stored)
 
 

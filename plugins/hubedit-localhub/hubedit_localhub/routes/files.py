@@ -73,8 +73,8 @@ def _type(path: str, entry: Entry, start: bytes) -> str:
 def resolve(call: Call) -> Response:
     """Send a file of a revision, or its headers alone."""
     history = call.history()
-    path = call["rest"]
-    check_path(path, 400)
+    history.repo.need_file_reader(call.account)
+    path = check_path(call["rest"], 400)
     commit = history.resolve(call["rev"])
     entry = history.file(commit, path)
     etag = f'"{entry.pointer.oid if entry.pointer else entry.oid}"'

@@ -18,7 +18,6 @@ from hubedit_localhub.refusals import Refusal, no_repo
 from hubedit_localhub.store import Repo
 
 LIFETIME_SECONDS = 3600
-MAX_OBJECT = 5 << 40
 _BLOCK = 4 << 20
 
 
@@ -71,8 +70,8 @@ def batch(call: Call) -> Response:
         if not isinstance(wanted, dict):
             raise Refusal(422, "each object must have an oid and a size")
         oid, size = check_oid(wanted.get("oid")), wanted.get("size")
-        if not isinstance(size, int) or not 0 <= size <= MAX_OBJECT:
-            raise Refusal(422, f"Invalid size of {oid}")
+        if not isinstance(size, int) or not 0 <= size <= call.limits.object:
+            raise Refusal(422, f"Invalid size of {oid}: at most {call.limits.object} bytes")
         found: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
         if not call.store.sees_object(oid, repo, account):
             verify = f"{call.origin}/api/{repo.kind}/{repo.id}/lfs-verify"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from functools import lru_cache
+from collections import Counter
 from typing import Any
 
-import pygit2
+from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from hubedit_localhub.app import route
 from hubedit_localhub.calls import Call, answer
-from hubedit_localhub.cards import read_card, tags_of
-from hubedit_localhub.history import Entry, History, iso
+from hubedit_localhub.cards import read_card
+from hubedit_localhub.describing import EXPANDS, base_models, describe
+from hubedit_localhub.history import History
 from hubedit_localhub.names import KINDS
 from hubedit_localhub.refusals import Refusal
 from hubedit_localhub.store import VISIBILITIES, Repo, Store
@@ -54,10 +54,18 @@ def _id(call: Call, body: dict[str, Any]) -> str:
     name, organization = body.get("name"), body.get("organization")
     if not isinstance(name, str) or not isinstance(organization, str | None):
         raise Refusal(400, "name and organization must be strings")
-    return name if "/" in name else f"{organization or call.need_account().user}/{name}"
+    repo_id = name if "/" in name else f"{organization or call.need_account().user}/{name}"
+    return own_spelling(call, repo_id)
 
 
-def _private(body: dict[str, Any]) -> bool | None:
+def own_spelling(call: Call, repo_id: str) -> str:
+    """Return the id with the account's own name spelt as it is, whatever the case of letters."""
+    namespace, _, name = repo_id.partition("/")
+    user = call.need_account().user
+    return f"{user}/{name}" if namespace.lower() == user.lower() else repo_id
+
+
+def private_of(body: dict[str, Any]) -> bool | None:
     visibility = body.get("visibility")
     if visibility is None:
         private = body.get("private")
@@ -80,7 +88,7 @@ def create(call: Call) -> Response:
     prefix = "" if kind == "models" else f"{kind}/"
     url = {"url": f"{call.origin}/{prefix}{repo_id}", "name": repo_id}
     try:
-        repo = call.store.create(kind, repo_id, account, _private(body) or False)
+        repo = call.store.create(kind, repo_id, account, private_of(body) or False)
     except Refusal as refusal:
         if refusal.status == 409:
             refusal.body.update(url)
@@ -89,8 +97,10 @@ def create(call: Call) -> Response:
 
 
 def _named(call: Call, body: dict[str, Any], repo_id: str) -> Repo:
-    repo = call.store.get(_kind(body), repo_id, call.account)
-    repo.need_writer(call.account)
+    kind = _kind(body)
+    found = call.store.find(kind, repo_id) or call.store.same_but_for_case(kind, repo_id)
+    repo = call.store.get(kind, found if isinstance(found, str) else repo_id, call.account)
+    repo.need_writer(call.account, owner=True)
     return repo
 
 
@@ -104,7 +114,7 @@ def delete(call: Call) -> Response:
 def move(call: Call) -> Response:
     """Rename a repository within the namespace of the account."""
     body = call.json()
-    to_id = str(body.get("toRepo"))
+    to_id = own_spelling(call, str(body.get("toRepo")))
     repo = _named(call, body, str(body.get("fromRepo")))
     if to_id.split("/")[0] != repo.namespace:
         raise Refusal(403, "You don't have the rights to move a repository to that namespace")
@@ -112,113 +122,45 @@ def move(call: Call) -> Response:
     return answer({"success": True, "url": call.url(moved)})
 
 
-def settings(call: Call) -> Response:
-    """Change who may see a repository."""
-    repo, body = call.writable(), call.json()
-    changes: dict[str, Any] = {}
-    private = _private(body)
-    if private is not None:
-        changes["private"] = private
-    if body.get("gated") not in (None, False, "false"):
-        raise Refusal(400, "this Hub has no gated repositories; make it private")
-    if changes:
-        repo.change_settings(**changes)
-    return answer({"private": repo.settings()["private"], "gated": False})
-
-
-def _sibling(entry: Entry, blobs: bool) -> dict[str, Any]:
-    if not blobs:
-        return {"rfilename": entry.path}
-    found: dict[str, Any] = {"rfilename": entry.path, "size": entry.size, "blobId": entry.oid}
-    if entry.pointer:
-        found["lfs"] = {
-            "size": entry.size,
-            "sha256": entry.pointer.oid,
-            "pointerSize": entry.pointer_size,
-        }
-    return found
-
-
-def _config(history: History, commit: pygit2.Commit) -> dict[str, Any]:
-    try:
-        loaded = json.loads(history.text(commit, "config.json") or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    kept = ("architectures", "model_type", "quantization_config")
-    return {key: loaded[key] for key in kept if key in loaded} if isinstance(loaded, dict) else {}
-
-
-@lru_cache(maxsize=512)
-def _described(repo: Repo, uid: str, sha: str) -> dict[str, Any]:
-    """Return what a commit alone says; `uid` keeps a namesake created later apart."""
-    history = History(repo)
-    commit = history.resolve(sha)
-    entries = [entry for entry in history.walk(commit.tree, "", True) if not entry.directory]
-    readme = history.text(commit, "README.md")
-    data = read_card(readme).data if readme else {}
-    config = _config(history, commit)
-    model_type = config.get("model_type") if isinstance(config.get("model_type"), str) else None
-    return {
-        "entries": entries,
-        "lastModified": iso(commit.commit_time),
-        "cardData": data,
-        "config": config,
-        "tags": tags_of(data, [entry.path for entry in entries], model_type),
-    }
-
-
-def describe(
-    repo: Repo, history: History, commit: pygit2.Commit, blobs: bool = False
-) -> dict[str, Any]:
-    """Return what the Hub says about a repository at a commit."""
-    kept = repo.settings()
-    found = _described(repo, kept["uid"], str(commit.id))
-    data, entries = found["cardData"], found["entries"]
-    result: dict[str, Any] = {
-        "_id": kept["uid"],
-        "id": repo.id,
-        "author": repo.namespace,
-        "sha": str(commit.id),
-        "lastModified": found["lastModified"],
-        "createdAt": kept["createdAt"],
-        "private": kept["private"],
-        "gated": False,
-        "disabled": False,
-        "downloads": 0,
-        "likes": 0,
-        "tags": found["tags"],
-        "cardData": data,
-        "siblings": [_sibling(entry, blobs) for entry in entries],
-        "usedStorage": sum(entry.size for entry in entries),
-    }
-    if repo.kind == "models":
-        result |= {"modelId": repo.id, "config": found["config"]}
-        for key in ("pipeline_tag", "library_name"):
-            if isinstance(data.get(key), str):
-                result[key] = data[key]
-        if isinstance(data.get("model-index"), list):
-            result["model-index"] = data["model-index"]
-    return result
-
-
 def info(call: Call) -> Response:
     """Describe a repository at a revision."""
     history = call.history()
     commit = history.resolve(call.params.get("rev", "main"))
-    found = describe(history.repo, history, commit, call.flag("blobs"))
+    found = describe(call.store.objects, history.repo, history, commit, call.flag("blobs"))
+    return answer(_expanded(call, found))
+
+
+def _expanded(call: Call, found: dict[str, Any]) -> dict[str, Any]:
+    """Return only what the query's `expand` names, if it names anything."""
     expand = call.query.getlist("expand") + call.query.getlist("expand[]")
-    if expand:
-        found = {
-            key: value for key, value in found.items() if key in {"_id", "id", "modelId", *expand}
-        }
-    return answer(found)
+    if not expand:
+        return found
+    known = EXPANDS[call["kind"]]
+    if unknown := sorted(set(expand) - known):
+        raise Refusal(400, f"Invalid expand {unknown[0]!r}: one of {', '.join(sorted(known))}")
+    if "baseModels" in expand:
+        found = found | {"baseModels": base_models(found["cardData"])}
+    if "childrenModelCount" in expand:
+        found = found | {"childrenModelCount": _children(call, found["id"])}
+    return {key: value for key, value in found.items() if key in {"_id", "id", "modelId", *expand}}
 
 
-def listed(store: Store, call: Call, kind: str) -> list[dict[str, Any]]:
-    """Return the repositories that the account may see and the query asks for."""
-    wanted = set(call.query.getlist("filter"))
-    author, search = call.query.get("author"), call.query.get("search", "").lower()
-    pipeline = call.query.get("pipeline_tag")
+def _children(call: Call, repo_id: str) -> dict[str, int]:
+    bases = (
+        base_models(item["cardData"]) or {} for item in listed(call.store, call, "models", False)
+    )
+    counts = Counter(
+        base["relation"] for base in bases if {"id": repo_id} in base.get("models", ())
+    )
+    return dict(counts)
+
+
+def listed(store: Store, call: Call, kind: str, asked: bool = True) -> list[dict[str, Any]]:
+    """Return the repositories that the account may see and (if `asked`) the query asks for."""
+    query = call.query if asked else QueryParams()
+    wanted = set(query.getlist("filter"))
+    author, search = query.get("author"), query.get("search", "").lower()
+    pipeline, gated = query.get("pipeline_tag"), query.get("gated")
     found = []
     for repo in store.all(kind):
         if author not in (None, repo.namespace) or search not in repo.id.lower():
@@ -229,7 +171,9 @@ def listed(store: Store, call: Call, kind: str) -> list[dict[str, Any]]:
         main = history.head("refs/heads/main")
         if main is None:
             continue
-        item = describe(repo, history, main)
+        item = describe(store.objects, repo, history, main)
+        if gated is not None and (gated.lower() == "true") != bool(item["gated"]):
+            continue
         if wanted <= set(item["tags"]) and pipeline in (None, item.get("pipeline_tag")):
             found.append(item)
     return found
@@ -245,20 +189,14 @@ def list_repos(call: Call) -> Response:
     items.sort(key=lambda item: (item[sort], item["id"]), reverse=True)
     start = call.number("cursor", 0, 10**9)
     limit = call.number("limit", PAGE, PAGE) or PAGE
-    expand = call.query.getlist("expand")
-    dropped = (
-        set() if call.flag("full") or expand else {"siblings", "cardData", "config", "usedStorage"}
-    )
+    dropped = set() if call.flag("full") else {"siblings", "cardData", "config", "usedStorage"}
+    expand = "expand" in call.query
     if call.flag("cardData"):
         dropped -= {"cardData"}
     if call.flag("config"):
         dropped -= {"config"}
     page = [
-        {
-            k: v
-            for k, v in item.items()
-            if k not in dropped and (not expand or k in {"_id", "id", *expand})
-        }
+        _expanded(call, item) if expand else {k: v for k, v in item.items() if k not in dropped}
         for item in items[start : start + limit]
     ]
     more = len(items) > start + limit
@@ -267,7 +205,7 @@ def list_repos(call: Call) -> Response:
 
 def auth_check(call: Call) -> Response:
     """Say whether the repository may be read."""
-    call.repo()
+    call.repo().need_file_reader(call.account)
     return PlainTextResponse("OK")
 
 
@@ -292,6 +230,31 @@ def user(call: Call) -> Response:
     return answer({"user": call["user"], "fullname": call["user"], "type": "user", "avatarUrl": ""})
 
 
+def own_repositories(call: Call) -> Response:
+    """List the account's own repositories with what they take on disk."""
+    user = call.need_account().user
+    found = [
+        (kind, item)
+        for kind in KINDS
+        for item in listed(call.store, call, kind, asked=False)
+        if item["author"] == user
+    ]
+    total = sum(item["usedStorage"] for _, item in found) or 1
+    return answer(
+        [
+            {
+                "id": item["id"],
+                "type": kind[:-1],
+                "updatedAt": item["lastModified"],
+                "visibility": VISIBILITIES[item["private"]],
+                "storage": item["usedStorage"],
+                "storagePercent": 100 * item["usedStorage"] / total,
+            }
+            for kind, item in found
+        ]
+    )
+
+
 def ping(call: Call) -> Response:
     """Say which root this server keeps."""
     return answer({"hub": "hubedit-localhub", "root": call.store.name, "pid": os.getpid()})
@@ -300,12 +263,12 @@ def ping(call: Call) -> Response:
 ROUTES = (
     route("GET", "/api/whoami-v2", whoami),
     route("GET", "/api/ping", ping),
+    route("GET", "/api/settings/repositories", own_repositories),
     route("POST", "/api/validate-yaml", validate_yaml),
     route("GET", "/api/users/{user}/overview", user),
     route("POST", "/api/repos/create", create),
     route("DELETE", "/api/repos/delete", delete),
     route("POST", "/api/repos/move", move),
-    route("PUT", "/api/{kind}/{repo}/settings", settings),
     route("GET", "/api/{kind}", list_repos),
     route("GET", "/api/{kind}/{repo}", info),
     route("GET", "/api/{kind}/{repo}/revision/{rev}", info),
