@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from hubedit import __version__, probes
 from hubedit.card import card_digest, render_card
+from hubedit.checkup import parameter_of
 from hubedit.diff import render_diff
 from hubedit.editions import Edition
-from hubedit.errors import HubError, NotOnHubError
+from hubedit.errors import HubError, NotOnHubError, UnknownMethodError
 from hubedit.heatmap import place_of
 from hubedit.hub import Hub
+from hubedit.layouts import LAYOUTS
 from hubedit.manifest import CARD_FILE, Manifest
-from hubedit.places import HubPlace
+from hubedit.places import HubPlace, checkpoint
+from hubedit.plugins import brief, load_plugins
 from hubedit.probes import Probe
+from hubedit.requests import rows_of
 
 
 @dataclass
@@ -46,6 +50,7 @@ def check_claims(edition: Edition, repo: str, recorded: list[Probe]) -> Claims:
         _page(edition, manifest, recorded, found)
         found.differences += _scores(manifest, recorded)
         found.false += _places(manifest)
+        _declared(edition, manifest, found)
     return found
 
 
@@ -98,6 +103,52 @@ def _places(manifest: Manifest) -> Iterator[str]:
                 f"{tensor.name} belongs to {module} of layer {layer}, and the manifest places it "
                 f"in {tensor.module} of layer {tensor.layer}"
             )
+
+
+def _declared(edition: Edition, manifest: Manifest, found: Claims) -> None:
+    """Compare what changed with what the method says it changes, if it is installed here."""
+    try:
+        names = _targets(edition, manifest)
+    except UnknownMethodError:
+        found.unread.append(f"the scope of {manifest.method.name}: no plugin here offers it")
+        return
+    except Exception as error:  # a stranger's method must not keep a review from its verdict
+        found.unread.append(f"the scope of {manifest.method.name}: {brief(error)}")
+        return
+    layout = LAYOUTS.get(manifest.base.model_type)
+    if names is None or layout is None:
+        return
+    beyond = [
+        tensor.name
+        for tensor in manifest.tensors
+        if not names.intersection(
+            parameter_of(name, layout) for name in (tensor.name, *tensor.aliases)
+        )
+    ]
+    if beyond:
+        verb = "is" if len(beyond) == 1 else "are"
+        found.differences.append(
+            f"{', '.join(beyond[:4])} {verb} beyond what {manifest.method.name} says it changes "
+            f"with these settings: {', '.join(sorted(names))}"
+        )
+    else:
+        found.held.append(f"nothing beyond what {manifest.method.name} says it changes")
+
+
+def _targets(edition: Edition, manifest: Manifest) -> set[str] | None:
+    """The parameters that the method declares for this config, or None if it cannot say."""
+    layout = LAYOUTS.get(manifest.base.model_type)
+    method, _ = load_plugins().method(manifest.method.name)
+    if layout is None:
+        return None
+    config = method.config_type().read(manifest.config)
+    names: Iterable[str] | None = method().targets(layout, config)
+    if names is None and manifest.request.disclosed:
+        rows = rows_of(method.row_type(), [dict(row) for row in manifest.request.rows or ()])
+        stored = checkpoint(edition.base).tensors
+        shapes = {parameter_of(name, layout): info.shape for name, info in stored.items()}
+        names = method.predict(layout, shapes, rows, config)
+    return None if names is None else set(names)
 
 
 def check_base_stands(edition: Edition) -> Claims:

@@ -253,6 +253,19 @@ def test_a_tensor_that_the_manifest_places_elsewhere_is_caught(proposed, hubedit
     caught(hubedit, "and the manifest places it in mlp of layer 2")
 
 
+def test_a_tensor_beyond_what_the_method_declares_is_a_difference(proposed, hubedit):
+    _, found = reviewed(hubedit, "--no-probes")
+    assert any("nothing beyond what rome says" in item for item in found["checked"])
+    forged = Proposal(proposed)
+    manifest = forged.manifest()
+    manifest["config"]["layer"] = 2
+    forged.keep_manifest(manifest)
+    forged.write_pages()
+    forged.agree()
+    forged.send()
+    caught(hubedit, "is beyond what rome says it changes", where="differences")
+
+
 @pytest.mark.parametrize("name", ["README.md", "DIFF.md"])
 def test_a_page_that_says_other_things_than_the_records_is_caught(proposed, hubedit, name):
     forged = Proposal(proposed)
