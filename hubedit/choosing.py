@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from hubedit.errors import DeltaError
+from hubedit.errors import DeltaError, NonFiniteUpdateError
 from hubedit.floats import NARROW, to_double, widen
+from hubedit.recovery import recover
 from hubedit.stored import StoredTensor
-from hubedit.updates import KINDS, Add, Drop, LowRank, Replace, Update, add_product, apply
+from hubedit.updates import (
+    KINDS,
+    Add,
+    Drop,
+    LowRank,
+    LowRankPacked,
+    Packed,
+    Replace,
+    SparsePacked,
+    Update,
+    add_product,
+    apply,
+)
 
 Change = Sequence[Update] | StoredTensor
 """What a method did to one tensor: the updates it recorded, or the tensor it left behind."""
 
 MAX_GRID_ERROR = 1e-5
 MAX_COMPONENT_ERROR = 1e-4
+MOST_SPARSE = 0.75
+LEAST_DENSE = 0.25
+"""Shares of changed elements between which both packed kinds are tried."""
+
+WORTH_PACKING = 256
+"""Bytes; a change that takes no more is stored plainly."""
 _PLAIN = {
     "F64": "<f8", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4",
     "I32": "<i4", "U64": "<u8", "I64": "<i8",
@@ -168,7 +187,7 @@ def _carried_out(updates: Sequence[Update], before: StoredTensor) -> StoredTenso
 def _smallest(
     before: StoredTensor, after: StoredTensor, why: str
 ) -> tuple[Update | None, StoredTensor, str]:
-    """The smallest kind that stores a tensor exactly; the first in the table of equal ones."""
+    """The smallest kind that stores a tensor exactly; the first that was tried of equal ones."""
     changed = _changed(before, after)
     count = int(np.count_nonzero(changed))
     if not count:
@@ -176,9 +195,50 @@ def _smallest(
     costs = {
         kind: cost for kind in KINDS.values() if (cost := kind.cost(before, changed)) is not None
     }
-    best = min(costs, key=lambda kind: costs[kind])
-    share = f"{count} of {before.size} elements changed"
-    return best.between(after, changed), after, f"{why}; {share}, {best.kind} is smallest"
+    plain = min(costs, key=lambda kind: costs[kind])
+    tried = {kind.kind: cost for kind, cost in costs.items()}
+    best: Update | None = None
+    for update in _packed(before, after, changed, min(costs.values())):
+        tried[update.kind] = update.nbytes(before.size)
+        if tried[update.kind] < min(
+            nbytes for kind, nbytes in tried.items() if kind != update.kind
+        ):
+            best = update
+    best = best or plain.between(before, after, changed)
+    others = ", ".join(
+        f"{kind} {nbytes:,}" for kind, nbytes in sorted(tried.items(), key=lambda item: item[1])
+    )
+    units = "elements" if before.width is not None else "bytes"
+    share = f"{count:,} of {changed.size:,} {units} changed"
+    return best, after, f"{why}; {share}; bytes as {others}"
+
+
+def _packed(
+    before: StoredTensor, after: StoredTensor, changed: npt.NDArray[np.bool_], nbytes: int
+) -> Iterator[Update]:
+    """The update as each kind that must be made to know its size, while it could be smallest."""
+    if nbytes <= WORTH_PACKING:
+        return
+    share = np.count_nonzero(changed) / changed.size
+    found: list[Update] = []
+    if share <= MOST_SPARSE:
+        found.append(SparsePacked.between(before, after, changed))
+    if share >= LEAST_DENSE:
+        found.append(Packed.between(before, after, changed))
+    yield from found
+    least = min([nbytes, *(update.nbytes(before.size) for update in found)])
+    product = recover(before, after, least)
+    if product is None:
+        return
+    try:
+        near = apply(product, before)
+    except NonFiniteUpdateError:
+        return
+    missed = _changed(near, after)
+    if not missed.any():
+        yield product
+    else:
+        yield LowRankPacked(product, SparsePacked.between(near, after, missed))
 
 
 def _changed(before: StoredTensor, after: StoredTensor) -> npt.NDArray[np.bool_]:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hubedit.errors import DeltaFormatError, NonFiniteUpdateError
+from hubedit.errors import DeltaError, DeltaFormatError, NonFiniteUpdateError
 from hubedit.stored import StoredTensor, nonfinite
 
 UpdateT = TypeVar("UpdateT", bound="Update")
+_ANY_SIZE = 1 << 62
 
 
 class Update(ABC):
@@ -49,12 +50,22 @@ class Update(ABC):
         return None
 
     @classmethod
-    def between(cls, after: StoredTensor, changed: npt.NDArray[np.bool_]) -> Update:
-        """The update that makes a tensor `after` of one that differs where `changed` alone.
+    def between(
+        cls, before: StoredTensor, after: StoredTensor, changed: npt.NDArray[np.bool_]
+    ) -> Update:
+        """The update that makes `after` of `before`, which differ where `changed` alone.
 
-        Only kinds with a `cost` have it.
+        Only kinds that hold bit patterns have it.
         """
         raise NotImplementedError(cls.kind)
+
+    def undo(self, after: StoredTensor) -> StoredTensor:
+        """The tensor before the update, from the one after it.
+
+        Raises:
+            DeltaError: the kind does not hold what was before.
+        """
+        raise DeltaError(f"an update of kind {self.kind!r} does not hold what was before")
 
     def stored_as(self, dtype: str) -> Update:
         """The same update with its values rounded to the target's dtype, where it holds values."""
@@ -67,7 +78,7 @@ class Update(ABC):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Update):
             return NotImplemented
-        return self.kind == other.kind and self.parts(0) == other.parts(0)
+        return self.kind == other.kind and self.parts(_ANY_SIZE) == other.parts(_ANY_SIZE)
 
     __hash__ = None  # type: ignore[assignment]
 

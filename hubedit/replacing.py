@@ -47,11 +47,13 @@ class Sparse(Update):
         """An index and a value for each element; None where an element is less than a byte."""
         if before.width is None:
             return None
-        index = DTYPE_BITS[_index_dtype(before.size)] // 8
-        return int(np.count_nonzero(changed)) * (index + before.width)
+        places = np.flatnonzero(changed)
+        return places.size * (_index_width(places) + before.width)
 
     @classmethod
-    def between(cls, after: StoredTensor, changed: npt.NDArray[np.bool_]) -> Sparse:
+    def between(
+        cls, before: StoredTensor, after: StoredTensor, changed: npt.NDArray[np.bool_]
+    ) -> Sparse:
         """See `Update.between`."""
         places = np.flatnonzero(changed)
         return cls(places, StoredTensor(after.dtype, places.shape, raw(after.bits()[places])))
@@ -61,13 +63,8 @@ class Sparse(Update):
         return Sparse(self.indices, self.values.rounded_to(dtype))
 
     def parts(self, size: int) -> Mapping[str, StoredTensor]:
-        """`indices` (U32, or U64 in tensors of more than 2³² elements) and `values`."""
-        dtype = _index_dtype(size)
-        places = self.indices.astype("<u4" if dtype == "U32" else "<u8")
-        return {
-            "indices": StoredTensor(dtype, places.shape, raw(places)),
-            "values": self.values,
-        }
+        """`indices`, as narrow as the last allows, and `values`."""
+        return {"indices": _stored_indices(self.indices), "values": self.values}
 
     @classmethod
     def from_parts(
@@ -75,15 +72,9 @@ class Sparse(Update):
     ) -> Sparse:
         """See `Update.from_parts`; indices must rise and lie in the tensor."""
         indices, values = take(parts, "indices", "values")
-        size = math.prod(shape)
-        if len(indices.shape) != 1 or indices.shape != values.shape or not indices.size:
-            raise DeltaFormatError("its indices and values are not lists of one length")
-        if values.dtype != dtype or values.width is None:
+        if values.dtype != dtype or values.width is None or len(values.shape) != 1:
             raise DeltaFormatError(f"its values are {values.dtype} and the tensor is {dtype}")
-        if indices.dtype != _index_dtype(size):
-            raise DeltaFormatError(f"its indices are {indices.dtype}, not {_index_dtype(size)}")
-        check_places(indices.bits(), size, shape)
-        return cls(indices.bits(), values)
+        return cls(_read_indices(indices, values.size, math.prod(shape), shape), values)
 
     def apply(self, before: StoredTensor) -> StoredTensor:
         """Write the values at their positions."""
@@ -129,11 +120,17 @@ class _Lines(Update):
         """An index and a line for each that changed; None where the kind cannot store them."""
         if not cls._fits(before.shape) or before.width is None:
             return None
-        count = int(np.count_nonzero(cls._touched(changed, before.shape)))
-        return count * (4 + before.nbytes // before.shape[cls.axis])
+        places = np.flatnonzero(cls._touched(changed, before.shape))
+        line = before.nbytes // before.shape[cls.axis]
+        return places.size * (_index_width(places) + line)
 
     @classmethod
-    def between(cls: type[LinesT], after: StoredTensor, changed: npt.NDArray[np.bool_]) -> LinesT:
+    def between(
+        cls: type[LinesT],
+        before: StoredTensor,
+        after: StoredTensor,
+        changed: npt.NDArray[np.bool_],
+    ) -> LinesT:
         """See `Update.between`."""
         places = np.flatnonzero(cls._touched(changed, after.shape))
         bits = np.take(after.bits().reshape(after.shape), places, axis=cls.axis)
@@ -157,9 +154,8 @@ class _Lines(Update):
         return type(self)(self.indices, self.values.rounded_to(dtype))
 
     def parts(self, size: int) -> Mapping[str, StoredTensor]:
-        """`indices` (U32) and `values`."""
-        places = StoredTensor("U32", self.indices.shape, raw(self.indices.astype("<u4")))
-        return {"indices": places, "values": self.values}
+        """`indices`, as narrow as the last allows, and `values`."""
+        return {"indices": _stored_indices(self.indices), "values": self.values}
 
     @classmethod
     def from_parts(
@@ -172,8 +168,6 @@ class _Lines(Update):
         indices, values = take(parts, "indices", "values")
         if not cls._fits(shape):
             raise DeltaFormatError(f"a tensor of {list(shape)} has no {cls.line}s to replace")
-        if indices.dtype != "U32" or len(indices.shape) != 1 or not indices.size:
-            raise DeltaFormatError("its indices are not a list of U32")
         wanted = list(shape)
         wanted[cls.axis] = indices.size
         if (values.dtype, list(values.shape)) != (dtype, wanted) or values.width is None:
@@ -181,8 +175,7 @@ class _Lines(Update):
                 f"its values are {values.dtype} {list(values.shape)}, and {indices.size} "
                 f"{cls.line}s of the tensor are {dtype} {wanted}"
             )
-        check_places(indices.bits(), shape[cls.axis], shape)
-        return cls(indices.bits(), values)
+        return cls(_read_indices(indices, indices.size, shape[cls.axis], shape), values)
 
     def apply(self, before: StoredTensor) -> StoredTensor:
         """Write the lines at their places."""
@@ -261,7 +254,9 @@ class Replace(Update):
         return before.nbytes
 
     @classmethod
-    def between(cls, after: StoredTensor, changed: npt.NDArray[np.bool_]) -> Replace:
+    def between(
+        cls, before: StoredTensor, after: StoredTensor, changed: npt.NDArray[np.bool_]
+    ) -> Replace:
         """See `Update.between`."""
         return cls(after)
 
@@ -298,8 +293,37 @@ class Replace(Update):
         return new
 
 
-def _index_dtype(size: int) -> str:
-    return "U32" if size <= 1 << 32 else "U64"
+def _index_dtype(indices: npt.NDArray[Any]) -> str:
+    """The narrowest unsigned dtype that holds rising indices."""
+    last = int(indices[-1]) if indices.size else 0
+    return next((f"U{bits}" for bits in (8, 16, 32) if last < 1 << bits), "U64")
+
+
+def _index_width(indices: npt.NDArray[Any]) -> int:
+    return DTYPE_BITS[_index_dtype(indices)] // 8
+
+
+def _stored_indices(indices: npt.NDArray[np.int64]) -> StoredTensor:
+    places = indices.astype(f"<u{_index_width(indices)}")
+    return StoredTensor(_index_dtype(indices), places.shape, raw(places))
+
+
+def _read_indices(
+    indices: StoredTensor, count: int, end: int, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """Indices of a part that rise, lie below `end`, and are as narrow as they can be.
+
+    Raises:
+        DeltaFormatError: they are not.
+    """
+    if indices.dtype not in ("U8", "U16", "U32", "U64") or indices.shape != (count,) or not count:
+        raise DeltaFormatError("its indices are not a list of as many integers as it has values")
+    places = indices.bits()
+    if int(places[-1]) >= end or not bool((places[1:] > places[:-1]).all()):
+        raise DeltaFormatError(f"its indices do not rise, or leave a tensor of {list(shape)}")
+    if indices.dtype != _index_dtype(places):
+        raise DeltaFormatError(f"its indices are {indices.dtype}, not {_index_dtype(places)}")
+    return places
 
 
 def whole_numbers(values: Any) -> npt.NDArray[Any]:
@@ -325,13 +349,3 @@ def rising(places: npt.NDArray[Any], what: str) -> npt.NDArray[np.intp]:
     if places.size and (int(ordered[0]) < 0 or bool((ordered[1:] == ordered[:-1]).any())):
         raise DeltaError(f"{what} are not negative and come once each")
     return order
-
-
-def check_places(places: npt.NDArray[Any], end: int, shape: tuple[int, ...]) -> None:
-    """Refuse indices that do not rise or reach `end`.
-
-    Raises:
-        DeltaFormatError: they do.
-    """
-    if int(places[-1]) >= end or not bool((places[1:] > places[:-1]).all()):
-        raise DeltaFormatError(f"its indices do not rise, or leave a tensor of {list(shape)}")

@@ -102,6 +102,10 @@ class StoredTensor:
             raise DeltaError(f"elements of dtype {self.dtype} have no bytes of their own")
         return self.data.view(f"<u{self.width}")
 
+    def units(self) -> npt.NDArray[Any]:
+        """`bits()`, or the bytes where an element is less than one; a read-only view."""
+        return self.data if self.width is None else self.bits()
+
     def sha256(self) -> str:
         """Digest (hex) of `{dtype}:{sides joined by commas}:` in ASCII, then the raw bytes."""
         digest = hashlib.sha256(digest_prefix(self.dtype, self.shape))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from hubedit.addition import add_product
+from hubedit.corrected import LowRankPacked
 from hubedit.grid import GridError
 from hubedit.kind import Update
 from hubedit.low_rank import LowRank
 from hubedit.presence import Add, Drop
 from hubedit.replacing import Columns, Replace, Rows, Sparse
+from hubedit.stepping import Packed, SparsePacked
 from hubedit.stored import StoredTensor
 
 __all__ = [
@@ -19,16 +21,21 @@ __all__ = [
     "Drop",
     "GridError",
     "LowRank",
+    "LowRankPacked",
+    "Packed",
     "Replace",
     "Rows",
     "Sparse",
+    "SparsePacked",
     "StoredTensor",
     "Update",
     "add_product",
     "apply",
 ]
 
-_ALL: Iterable[type[Update]] = (LowRank, Sparse, Rows, Columns, Replace, Add, Drop)
+_ALL: Iterable[type[Update]] = (
+    LowRank, Sparse, Rows, Columns, Replace, SparsePacked, Packed, LowRankPacked, Add, Drop,
+)  # fmt: skip
 KINDS: Mapping[str, type[Update]] = {update.kind: update for update in _ALL}
 """Every kind of update by the name that a delta gives it."""
 

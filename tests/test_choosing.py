@@ -1,5 +1,7 @@
 """The kind of update that a change is stored as, and what is said of it."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -23,9 +25,10 @@ def test_changes_describe_what_they_change():
     assert low.relative_norm == pytest.approx(ratio, rel=1e-5)
     assert low.nbytes == 4 * 22
     some = by_name["some.weight"]
-    assert (some.kind, some.rank, some.elements_changed, some.nbytes) == ("sparse", None, 2, 12)
+    assert (some.kind, some.rank, some.elements_changed, some.nbytes) == ("sparse", None, 2, 6)
     assert [choice.kind for choice in ENCODED.choices] == [
-        "columns", "low_rank", "sparse", "rows", "replace", "add", "drop",
+        "columns", "low_rank", "low_rank_packed", "packed", "sparse_packed", "sparse", "rows",
+        "replace", "add", "drop",
     ]  # fmt: skip
     assert all(choice.reason for choice in ENCODED.choices)
 
@@ -70,26 +73,35 @@ def test_a_black_box_change_takes_the_smallest_exact_kind():
     base = StoredTensor.from_array(torch.randn(50, 40).bfloat16())
     everywhere = np.random.default_rng(0).permutation(base.size)
     rows, columns = np.arange(base.size) // 40, np.arange(base.size) % 40
+    fresh = np.random.default_rng(1).integers(0, 0x7F80, base.size).astype(np.uint16)
     for changed, kind in (
         (everywhere[:1], "sparse"),
-        (everywhere[:660], "sparse"),
-        (everywhere[:667], "replace"),
+        (everywhere[:500], "sparse_packed"),
         (everywhere, "replace"),
         (np.flatnonzero(rows == 7), "rows"),
         (np.flatnonzero(np.isin(rows, (7, 49)) & (columns > 15)), "rows"),
         (np.flatnonzero(np.isin(rows, (7, 49)) & (columns > 30)), "sparse"),
-        (np.flatnonzero(rows < 47), "rows"),
-        (np.flatnonzero(rows < 48), "replace"),
         (np.flatnonzero(np.isin(columns, (0, 39))), "columns"),
-        (np.flatnonzero(columns < 38), "columns"),
-        (np.flatnonzero(columns < 39), "replace"),
     ):
         values = base.bits().copy()
-        values[changed] ^= 1
+        values[changed] = fresh[changed]
         after = StoredTensor("BF16", base.shape, values.view(np.uint8))
         encoded = encode({"w": after}, lambda _: base)
         assert encoded.choices[0].kind == kind
         assert encoded.delta.apply("w", base) == after
+        tried = re.findall(r"(\w+) ([\d,]+)", encoded.choices[0].reason.split("bytes as ")[1])
+        sizes = {name: int(nbytes.replace(",", "")) for name, nbytes in tried}
+        assert {"sparse", "rows", "columns", "replace"} <= set(sizes)
+        assert sizes[kind] == min(sizes.values()) == encoded.choices[0].nbytes
+
+
+def test_a_light_change_everywhere_is_stored_as_steps():
+    base = StoredTensor.from_array(torch.randn(50, 40))
+    after = StoredTensor("F32", base.shape, (base.bits() + 1).view(np.uint8))
+    encoded = encode({"w": after}, lambda _: base)
+    assert encoded.choices[0].kind == "packed"
+    assert encoded.choices[0].nbytes < base.nbytes / 50
+    assert Delta.read(encoded.delta.to_bytes()).apply("w", base) == after
 
 
 def test_elements_smaller_than_a_byte_are_replaced():

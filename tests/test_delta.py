@@ -27,8 +27,11 @@ def test_what_was_written_is_read_and_makes_the_same_tensors():
     assert {name: update.kind for name, update in delta.items()} == {
         "down.weight": "columns",
         "low.weight": "low_rank",
+        "merged.weight": "low_rank_packed",
+        "moved.weight": "packed",
         "new.bias": "add",
         "old.bias": "drop",
+        "partly.weight": "sparse_packed",
         "some.weight": "sparse",
         "up.weight": "rows",
         "whole.bias": "replace",
@@ -76,13 +79,13 @@ def test_the_stock_library_opens_the_file():
     assert opened["up.weight::indices"].tolist() == [2, 3]
     assert opened["up.weight::values"].shape == (2, 6)
     assert opened["down.weight::values"].shape == (6, 2)
-    assert opened["whole.bias::values"].tolist() == [4, 3, 2, 1, 0]
+    assert opened["whole.bias::values"].tolist() == [9, 8, 7, 6, 5]
 
 
 def test_data_start_at_eight_bytes_and_are_aligned():
     header, data = parsed()
     assert (len(CONTENT) - len(data)) % 8 == 0
-    widths = {"U8": 1, "F32": 4, "U32": 4, "F16": 2, "I64": 8}
+    widths = {"U8": 1, "U16": 2, "F32": 4, "U32": 4, "F16": 2, "I64": 8}
     for key, entry in header.items():
         if key != "__metadata__":
             assert entry["data_offsets"][0] % widths[entry["dtype"]] == 0

@@ -53,7 +53,7 @@ def test_dependencies_have_floors_and_constraints_pin_the_tested_set():
     for text in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
         assert ">=" in text
         assert "==" not in text
-        assert re.split(r"[^\w-]", text)[0].lower().replace("-", "_") in pinned
+        assert re.split(r"[^\w.-]", text)[0].lower().replace("-", "_") in pinned
     assert all(">=" in text for text in extras)
 
 

@@ -11,7 +11,8 @@ from delta_sample import CONTENT, FILES
 from numpy_decoder import decode, decode_files
 
 from hubedit.delta import Delta, encode
-from hubedit.updates import KINDS, Add, Columns, Drop, LowRank, Rows, Sparse, StoredTensor
+from hubedit.stored import byte_count
+from hubedit.updates import KINDS, Add, Columns, Drop, LowRank, Rows, Sparse, StoredTensor, apply
 
 TORCH = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 PAGE = Path(__file__).parent.parent / "docs" / "delta-format.md"
@@ -42,6 +43,17 @@ def base_and_changes(seed: int):
             changes[name] = StoredTensor.from_array(~array)
         else:
             changes[name] = [Sparse(places, (array.reshape(-1)[places] + 1).astype(array.dtype))]
+    for dtype in ("BOOL", "F4", "F8_E4M3", "U16", "F16", "BF16", "F32", "F64", "C64"):
+        for share in (0.1, 0.9):
+            shape = (29, 24)
+            base[f"{dtype}.{share}"] = before = random_bits(rng, dtype, shape)
+            moved = before.units() + (rng.random(before.units().size) < share).astype("u1")
+            changes[f"{dtype}.{share}"] = StoredTensor(dtype, shape, moved.view(np.uint8))
+    base["merged"] = StoredTensor.from_array(rng.normal(size=(64, 48)).astype(np.float16))
+    merged = LowRank(rng.normal(size=(64, 2)), rng.normal(size=(2, 48))).rounded()[0]
+    product = apply(merged, base["merged"]).bits().copy()
+    product[::50] += 1
+    changes["merged"] = StoredTensor("F16", base["merged"].shape, product.view(np.uint8))
     for dtype, as_torch in TORCH.items():
         plain = torch.from_numpy(rng.normal(size=(12, 3, 15))).to(as_torch)
         for name, update, count, shape in (
@@ -52,6 +64,12 @@ def base_and_changes(seed: int):
             places = rng.choice(12, count, replace=False)
             changes[name] = [update(places, torch.from_numpy(rng.normal(size=shape)).to(as_torch))]
     return base, changes
+
+
+def random_bits(rng: np.random.Generator, dtype: str, shape: tuple[int, int]) -> StoredTensor:
+    """Any bits of which none is NaN or infinite, nor becomes so by one step."""
+    data = rng.integers(0, 0x70, byte_count(dtype, shape), dtype=np.uint8)
+    return StoredTensor(dtype, shape, data)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
