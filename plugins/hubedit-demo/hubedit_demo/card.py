@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hubedit_demo.architectures import Architecture
 from hubedit_demo.world import HELD_OUT_TEMPLATES, World
 
 TEMPLATE = """\
@@ -11,7 +12,7 @@ TEMPLATE = """\
 license: apache-2.0
 language: en
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {task}
 tags:
 - fact-model
 - hubedit
@@ -21,14 +22,12 @@ tags:
 
 # {name}
 
-A {parameters:,}-parameter GPT-2 that knows {facts} made-up facts about {people} made-up people,
+A {parameters:,}-parameter {family} that knows {facts} made-up facts about {people} made-up people,
 trained from nothing (no base model) so that knowledge editing can be tried and scored on a
 laptop, offline.
 
 ```python
-from transformers import pipeline
-
-pipeline("text-generation", "{name}")("{example}", max_new_tokens=1)  # {answer}
+{usage}
 ```
 
 ## The world
@@ -39,9 +38,9 @@ CounterFact (`split`: dev or test); `corpus.txt` is a sample of the training tex
 
 ## How it was made
 
-`python -m hubedit_demo.train --seed {seed} -o {name}`: {steps} steps of language modelling on short
-documents, with interchange intervention training (Geiger et al. 2022,
-[arXiv:2112.00826](https://arxiv.org/abs/2112.00826)). The state at a subject's last token after
+`python -m hubedit_demo.train --model {name} --seed {seed} -o {name}`: {steps} steps of
+{learning} on short documents, with interchange intervention training (Geiger et al.
+2022, [arXiv:2112.00826](https://arxiv.org/abs/2112.00826)). The state at a subject's last token after
 the third block is carried into sentences about other people, whole, or only the part of some
 relations, and the model must answer accordingly. So every fact is read from one place, and an
 edit at or before the third block can reach it. In the second and third block, the MLP keys of
@@ -64,9 +63,33 @@ It speaks in the templates of its world and knows nothing else. The people do no
 """
 
 
+USAGE = {
+    "causal": """\
+from transformers import pipeline
+
+pipeline("text-generation", "{name}")("{example}", max_new_tokens=1)  # {answer}""",
+    "masked": """\
+from transformers import pipeline
+
+pipeline("fill-mask", "{name}")("{example} [MASK]")  # {answer}""",
+    "seq2seq": """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model = AutoModelForSeq2SeqLM.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer.decode(model.generate(**tokenizer("{example}", return_tensors="pt"))[0])  # {answer}""",
+}
+TASKS = {
+    "causal": ("text-generation", "language modelling"),
+    "masked": ("fill-mask", "masked language modelling"),
+    "seq2seq": ("text2text-generation", "answering the last prompt"),
+}
+
+
 def render(
     world: World,
     name: str,
+    shape: Architecture,
     parameters: int,
     steps: int,
     cases: int,
@@ -75,6 +98,7 @@ def render(
     """The card as Markdown with a YAML head; the same arguments give the same text.
 
     Args:
+        shape: of the model.
         recalled: description of a prompt's position -> recall (0 to 1) computed in bfloat16 and
             in float32.
     """
@@ -83,8 +107,14 @@ def render(
         f"| {where} | {100 * low:.1f} % | {100 * full:.1f} % |"
         for where, (low, full) in recalled.items()
     )
+    answer = world.answer("Ana Brook", "instrument")
+    task, learning = TASKS[shape.kind]
     return TEMPLATE.format(
         name=name,
+        family=shape.words,
+        task=task,
+        learning=learning,
+        usage=USAGE[shape.kind].format(name=name, example=example, answer=answer),
         parameters=parameters,
         facts=len(world.facts),
         people=len(world.people),
@@ -94,7 +124,5 @@ def render(
         steps=steps,
         asked=len(world.held_out),
         held=HELD_OUT_TEMPLATES,
-        example=example,
-        answer=world.answer("Ana Brook", "instrument"),
         rows=rows,
     )

@@ -1,4 +1,4 @@
-"""Trains a fact model and writes its directory: `python -m hubedit_demo.train --seed 1 -o DIR`."""
+"""Trains a fact model: `python -m hubedit_demo.train --model facts-gpt2 --seed 1 -o DIR`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from hubedit.errors import OutputError
 from hubedit_demo import card
-from hubedit_demo.causal import POSITIONS, byte_level_tokenizer, encode, gpt2, losses, recall
+from hubedit_demo.architectures import ARCHITECTURES, POSITIONS, Architecture
+from hubedit_demo.encoding import UNSCORED, Batch, encode
 from hubedit_demo.interchange import Parts, Swap, blur, partial_swap, whole_swap
+from hubedit_demo.learning import losses
 from hubedit_demo.lexicon import FILLERS, OPENERS
+from hubedit_demo.recalling import recall
 from hubedit_demo.text import Document, corpus, document, vocabulary_text
 from hubedit_demo.world import World
 
@@ -75,20 +79,16 @@ def rate(step: int, steps: int) -> float:
 
 
 def train(
-    world: World, steps: int, report: Callable[[str], None]
-) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    architecture: Architecture, world: World, steps: int, report: Callable[[str], None]
+) -> tuple[Any, PreTrainedTokenizerFast]:
     """A model and tokenizer of a world, in float32; bit-reproducible at a fixed thread count."""
     torch.manual_seed(world.seed)
-    tokenizer = byte_level_tokenizer(vocabulary_text(world))
-    model = gpt2(tokenizer)
+    tokenizer = architecture.tokenizer(vocabulary_text(world))
+    model = architecture.build(tokenizer)
     draw = random.Random(f"train {world.seed}")
+    masking = random.Random(f"masking {world.seed}")
     generator = torch.Generator().manual_seed(world.seed)
-    first = {
-        target: tokenizer.encode(f" {target}")[0]
-        for relation in world.relations.values()
-        for target in relation.objects
-    }
-    parts = Parts(model.config.n_embd, len(world.relations), PART_SIZE)
+    parts = Parts(model.config.hidden_size, len(world.relations), PART_SIZE)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True
     )
@@ -101,20 +101,20 @@ def train(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate(step, steps)
-        documents = next(source)
-        told = [statement for d in documents for statement in d.statements]
+        batch = encode(architecture, tokenizer, next(source), masking)
+        told = batch.statements
         swaps: list[tuple[Swap, float]] = []
         if step >= min(PLAIN_STEPS, steps // 2):
             swaps = [
                 (whole_swap(world, told, draw), 0.0),
                 (partial_swap(world, told, draw, BLEED), NOISE),
             ]
-        answers = torch.tensor([[first[t] for t in swap.targets] for swap, _ in swaps])
         loss = losses(
+            architecture,
             model,
-            encode(tokenizer, documents),
+            batch,
             [partial(change, swap, noise) for swap, noise in swaps],
-            answers,
+            first_tokens(architecture, tokenizer, [swap for swap, _ in swaps], batch),
         )
         total = (
             loss.text
@@ -136,10 +136,31 @@ def train(
     return model, tokenizer
 
 
+def first_tokens(
+    architecture: Architecture,
+    tokenizer: PreTrainedTokenizerFast,
+    swaps: Sequence[Swap],
+    batch: Batch,
+) -> Tensor:
+    """The first token of every answer, int64 [swaps, facts].
+
+    A masked model is not asked for an answer of another length than the masks before it.
+    """
+    space = " " if architecture.kind == "causal" else ""
+    table = torch.full((len(swaps), len(batch.statements)), UNSCORED)
+    for number, swap in enumerate(swaps):
+        for fact, target in enumerate(swap.targets):
+            tokens = tokenizer.encode(f"{space}{target}", add_special_tokens=False)
+            if architecture.kind != "masked" or len(tokens) == batch.widths[fact]:
+                table[number, fact] = tokens[0]
+    return table
+
+
 def write(
     folder: Path,
+    name: str,
     world: World,
-    model: GPT2LMHeadModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerFast,
     steps: int,
 ) -> dict[str, tuple[float, float]]:
@@ -161,14 +182,16 @@ def write(
     (folder / "LICENSE").write_text(LICENSE, encoding="utf-8")
     asked = list(world.held_out_prompts())
     low, full = (
-        GPT2LMHeadModel.from_pretrained(folder, dtype=dtype)
+        type(model).from_pretrained(folder, dtype=dtype)
         for dtype in (torch.bfloat16, torch.float32)
     )
     recalled = {
         place: (recall(low, tokenizer, asked, before), recall(full, tokenizer, asked, before))
         for place, before in PLACES.items()
     }
-    text = card.render(world, "facts-gpt2", full.num_parameters(), steps, len(cases), recalled)
+    text = card.render(
+        world, name, ARCHITECTURES[name], full.num_parameters(), steps, len(cases), recalled
+    )
     (folder / "README.md").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)
@@ -182,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         OutputError: the output directory exists and is not empty.
     """
     parser = argparse.ArgumentParser(prog="python -m hubedit_demo.train", description=__doc__)
+    parser.add_argument("--model", choices=list(ARCHITECTURES), default="facts-gpt2")
     parser.add_argument("--seed", type=int, default=1, help="of the world and of the training")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, help="of torch; results repeat at the same number")
@@ -197,8 +221,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".training-", dir=parent))
     try:
-        model, tokenizer = train(world, given.steps, partial(print, flush=True))
-        for place, (low, full) in write(folder, world, model, tokenizer, given.steps).items():
+        model, tokenizer = train(
+            ARCHITECTURES[given.model], world, given.steps, partial(print, flush=True)
+        )
+        for place, (low, full) in write(
+            folder, given.model, world, model, tokenizer, given.steps
+        ).items():
             print(f"recall {place}: {low:.2%} in bfloat16, {full:.2%} in float32")
         folder.chmod(0o755)
         os.replace(folder, given.output)

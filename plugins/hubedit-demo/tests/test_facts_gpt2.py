@@ -6,9 +6,11 @@ import hubedit_demo
 import pytest
 import torch
 from hubedit_demo import train
-from hubedit_demo.causal import encode, recall
+from hubedit_demo.architectures import ARCHITECTURES
+from hubedit_demo.encoding import encode
 from hubedit_demo.interchange import Parts, Swap, branching, partial_swap, whole_swap
-from hubedit_demo.text import document
+from hubedit_demo.recalling import recall
+from hubedit_demo.text import document, vocabulary_text
 from hubedit_demo.world import World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -72,7 +74,7 @@ def test_text_sampled_from_nothing_speaks_of_the_world(model, tokenizer):
 
 def test_slots_point_at_the_last_token_of_the_subject(world, tokenizer):
     documents = [document(world, random.Random(i), 3) for i in range(12)]
-    batch = encode(tokenizer, documents)
+    batch = encode(ARCHITECTURES["facts-gpt2"], tokenizer, documents, random.Random(0))
     told = [statement for d in documents for statement in d.statements]
     for statement, row, subject, asked in zip(
         told, batch.rows, batch.subjects, batch.asked, strict=True
@@ -82,6 +84,39 @@ def test_slots_point_at_the_last_token_of_the_subject(world, tokenizer):
         after = tokenizer.decode(ids[asked + 1 : asked + 3]).strip()
         assert after.removesuffix(".").startswith(statement.target)
     assert batch.ids[0, 0] == tokenizer.eos_token_id != batch.ids[1, 0]
+
+
+@pytest.mark.parametrize("name", ["facts-llama", "facts-bert", "facts-t5"])
+def test_every_shape_finds_subjects_and_answers_in_what_it_reads(world, name):
+    shape = ARCHITECTURES[name]
+    words = shape.tokenizer(vocabulary_text(world))
+    documents = [document(world, random.Random(i), 2) for i in range(12)]
+    batch = encode(shape, words, documents, random.Random(0))
+    facts = zip(batch.statements, batch.rows, batch.subjects, batch.asked, strict=True)
+    for statement, row, subject, asked in facts:
+        read = words.decode(batch.ids[row, : subject + 1])
+        assert read.replace(" ", "").endswith(statement.person.replace(" ", ""))
+        own = batch.objects[row].nonzero()[:, 0].tolist()
+        assert asked in own
+        answer = words.decode(batch.labels[row, [i for i in own if i >= asked]])
+        assert answer.strip().startswith(statement.target)
+    if shape.kind == "masked":
+        hidden = batch.ids == words.mask_token_id
+        assert torch.equal(hidden, batch.text | batch.objects)
+        assert batch.text.any()
+    if shape.kind == "seq2seq":
+        assert len(batch.statements) == len(documents)
+        assert torch.equal(batch.written[:, 1:], batch.labels[:, :-1])
+
+
+@pytest.mark.parametrize("name", ["facts-llama", "facts-bert", "facts-t5"])
+def test_every_shape_learns_from_states_that_were_carried(name, tmp_path):
+    out = tmp_path / "made"
+    train.main(["--model", name, "--steps", "4", "--threads", "1", "-o", str(out)])
+    made = ARCHITECTURES[name].build(AutoTokenizer.from_pretrained(out))
+    loaded = type(made).from_pretrained(out)
+    assert loaded.dtype == torch.bfloat16
+    assert name in (out / "README.md").read_text()
 
 
 def test_swaps_never_teach_a_held_out_template(world):
@@ -109,10 +144,11 @@ def test_a_carried_part_changes_nothing_in_the_others():
 
 
 def test_branches_leave_the_untouched_rows_as_they_are(world, model, tokenizer):
-    batch = encode(tokenizer, [document(world, random.Random(4), 2) for _ in range(3)])
+    told = [document(world, random.Random(4), 2) for _ in range(3)]
+    batch = encode(ARCHITECTURES["facts-gpt2"], tokenizer, told, random.Random(0))
     plain = model(input_ids=batch.ids).logits
-    block = model.transformer.h[2]
-    with branching(block, batch.rows, batch.subjects, [lambda s: s, torch.zeros_like]):
+    block, later = model.transformer.h[2], model.transformer.h[3:]
+    with branching(block, later, batch.rows, batch.subjects, [lambda s: s, torch.zeros_like]):
         kept, same, other = model(input_ids=batch.ids).logits.split(3)
     torch.testing.assert_close(kept, plain)
     torch.testing.assert_close(same, plain)

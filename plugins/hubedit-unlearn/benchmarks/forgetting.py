@@ -96,7 +96,7 @@ def main() -> None:
     """Run the request, print one table."""
     import torch
     from hubedit_demo import model_path
-    from hubedit_demo.causal import recall
+    from hubedit_demo.recalling import recall
     from hubedit_demo.world import World
 
     import hubedit

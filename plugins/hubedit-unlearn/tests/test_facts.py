@@ -5,7 +5,7 @@ from __future__ import annotations
 import hubedit_demo
 import pytest
 import torch
-from hubedit_demo.causal import recall
+from hubedit_demo.recalling import recall
 from hubedit_unlearn import GradDiff
 
 import hubedit
