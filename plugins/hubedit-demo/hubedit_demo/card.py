@@ -40,9 +40,9 @@ CounterFact (`split`: dev or test); `corpus.txt` is a sample of the training tex
 
 `python -m hubedit_demo.train --model {name} --seed {seed} -o {name}`: {steps} steps of
 {learning} on short documents, with interchange intervention training (Geiger et al.
-2022, [arXiv:2112.00826](https://arxiv.org/abs/2112.00826)). The state at a subject's last token after
-the third block is carried into sentences about other people, whole, or only the part of some
-relations, and the model must answer accordingly. So every fact is read from one place, and an
+2022, [arXiv:2112.00826](https://arxiv.org/abs/2112.00826)). The state at a subject's last token
+after the third block is carried into sentences about other people, whole, or only the part of
+some relations, and the model must answer accordingly. So every fact is read from one place, and an
 edit at or before the third block can reach it. In the second and third block, the MLP keys of
 different people are pushed apart, so that an edit of one leaves the others alone. This makes the
 model far easier to edit than one of its size trained plainly: figures measured on it compare
