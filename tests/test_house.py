@@ -35,7 +35,7 @@ def test_the_root_declares_exactly_what_the_plugins_declare():
 
 def test_the_root_depends_on_all_that_the_plugins_depend_on():
     def names(dependencies):
-        return {re.split(r"[^\w-]", text)[0].lower().replace("-", "_") for text in dependencies}
+        return {re.split(r"[^\w.-]", text)[0].lower().replace("-", "_") for text in dependencies}
 
     root = names(toml(ROOT / "pyproject.toml")["project"]["dependencies"]) | {"hubedit"}
     for path in PROJECTS:
