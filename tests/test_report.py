@@ -10,7 +10,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import HOSTILE, Elements, files_of, hostile_files, page_of, with_records
 
@@ -99,6 +99,7 @@ def test_hostile_text_is_shown_as_it_is_and_hides_nothing():
     assert "49" not in text.partition("{{ 7 * 7 }}")[2][:20]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(max_size=40))
 def test_no_text_can_add_an_element(payload):
     harmless = Elements(page_of(hostile_files("x")))
@@ -127,6 +128,7 @@ def test_the_spectrum_is_that_of_the_product():
     assert spectrum(np.zeros((4, 1), np.float32), np.zeros((1, 4), np.float32)) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_marked_words_are_the_two_texts(before, after):
     left, right = word_differences(before, after)

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from hubedit.reviewing import Review
 
 Read = Callable[[str], bytes | None]
-"""The content of one file of a revision by its path, or None if there is no such file."""
+"""The content of one file of a revision by its path.
+
+None if there is no such file; of a delta that is too large to be looked at, too: its spectrum is
+left out then.
+"""
 
 _TONES: Mapping[str, Tone] = {"verified": "good", "not verified": "bad"}
 _SAID = {
