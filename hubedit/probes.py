@@ -16,6 +16,10 @@ FOLLOWS: frozenset[str] = frozenset({"rewrite", "paraphrase"})
 GROUPS: tuple[Group, ...] = ("rewrite", "paraphrase", "forget", "retain", "neighbour", "attribute")
 
 
+TOKENS_WRITTEN = 12
+"""How many tokens of a transcript are written."""
+
+
 class Answer(Record):
     """What the model says: its greedy answer and probabilities, each rounded to six digits.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from hubedit.manifest import (
     Manifest,
     Stack,
     StackEntry,
+    TranscriptRecord,
     written_files,
 )
 from hubedit.markdown import render
@@ -241,8 +242,11 @@ def _behaviour(
     questions = _questions(manifest, recorded, rows, model) if known else []
     asked = [*questions, *own]
     before = probes.ask(model, asked)
+    spoken = probes.for_transcripts(questions) if manifest.transcripts else []
+    said = _written(spoken, model)
     _put_on_top(proposed, model)
-    after = probes.ask(model, [*_asked_after(manifest, questions, rows, model), *own])
+    asked_after = _asked_after(manifest, questions, rows, model)
+    after = probes.ask(model, [*asked_after, *own])
     again = probes.pair(asked, before, after)
     compared = again[: len(questions)]
     for one, other in zip(recorded, compared, strict=bool(questions)):
@@ -251,9 +255,31 @@ def _behaviour(
         found.checked.append(f"{len(compared)} recorded questions asked again")
         if probes.scores(compared) != manifest.scores:
             found.differences.append("the scores on record are not those that were found")
+    if spoken:
+        says = _written(probes.for_transcripts(asked_after), model)
+        found.differences += _unlike(manifest.transcripts, probes.transcripts(spoken, said, says))
     found.own = again[len(questions) :]
     if manifest.request.disclosed:
         found.again = compared
+
+
+def _written(asked: Sequence[Question], model: LoadedModel) -> Sequence[str]:
+    """What the model writes after prompts, as it did for the record."""
+    prompts = [question.prompt for question in asked]
+    return model.generate(prompts, probes.TOKENS_WRITTEN) if prompts else []
+
+
+def _unlike(
+    recorded: Sequence[TranscriptRecord], found: Sequence[TranscriptRecord]
+) -> Iterator[str]:
+    """Which transcripts came out otherwise; their words are not repeated."""
+    if [one.prompt for one in recorded] != [one.prompt for one in found]:
+        yield "the transcripts on record are not those of the recorded questions"
+        return
+    for number, (one, other) in enumerate(zip(recorded, found, strict=True), start=1):
+        for when in ("before", "after"):
+            if getattr(one, when) != getattr(other, when):
+                yield f"transcript {number}: what the model writes {when} the edit is another"
 
 
 def recorded_probes(proposed: Edition) -> list[probes.Probe]:

@@ -149,7 +149,7 @@ def apply(
         spoken = probes.for_transcripts(asked)
         with talk.progress("questions before", total=None):
             before = probes.ask(model, asked)
-            said = model.generate([question.prompt for question in spoken], 12)
+            said = model.generate([question.prompt for question in spoken], probes.TOKENS_WRITTEN)
 
         run = run_method(model, replace(job, rows=rows), force, talk)
         changes = model.changes()
@@ -187,7 +187,7 @@ def apply(
         with talk.progress("questions after", total=None):
             found = probes.pair(asked, before, probes.ask(model, asks))
             heard = probes.for_transcripts(asks)
-            says = model.generate([question.prompt for question in heard], 12)
+            says = model.generate([question.prompt for question in heard], probes.TOKENS_WRITTEN)
 
         manifest = recording.manifest(
             job.recipe, job.method, job.plugin, job.config, start, run, encoded, model
@@ -206,7 +206,7 @@ def apply(
             update={"transcripts": (), "overruled": hidden * len(manifest.overruled)}
         )
     output = output or Path(f"{_base_name(start)}-{manifest.edit}")
-    files = recording.folder(manifest, found, encoded)
+    files = recording.folder(manifest, found, encoded.delta)
     if job.key is not None:
         everything = {**files, "manifest.json": manifest.to_json().encode()}
         disclosure.refuse_leaks(everything, job.rows)

@@ -343,6 +343,19 @@ def test_scores_that_the_model_does_not_give_are_caught(proposed, hubedit):
     assert any("p(target) after differs" in item for item in found["differences"])
 
 
+def test_a_transcript_that_the_model_does_not_write_is_caught(proposed, hubedit):
+    forged = Proposal(proposed)
+    manifest = forged.manifest()
+    manifest["transcripts"][0]["after"] = " oboe, and all of it well."
+    forged.keep_manifest(manifest)
+    forged.write_pages()
+    forged.agree()
+    forged.send()
+    status, found = reviewed(hubedit)
+    assert status == 1
+    assert found["differences"] == ["transcript 1: what the model writes after the edit is another"]
+
+
 def test_scores_that_the_recorded_answers_do_not_give_are_caught(proposed, hubedit):
     forged = Proposal(proposed)
     manifest = forged.manifest()
