@@ -159,9 +159,10 @@ def review(
     proposed = edits_of(f"{repo}@{commit}", lambda: hub, base)
     main = HubPlace(hub, repo, hub.commit(repo))
     found = Review(repo, number, commit, proposed=proposed)
-    if proposed.stack.previous == stack_digest(main):
-        left = {entry.name for entry in proposed.stack.edits}
-        found.taken_back = [entry for entry in _edits_on(main) if entry.name not in left]
+    on_main = _edits_on(main)
+    left, there = ({entry.name for entry in edits} for edits in (proposed.stack.edits, on_main))
+    if proposed.stack.previous == stack_digest(main) and left < there:
+        found.taken_back = [entry for entry in on_main if entry.name not in left]
     _claimed(found, check_base_stands(proposed))
     report = verification.verify(proposed, whole_shards=True)
     found.result = report.result
