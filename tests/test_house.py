@@ -37,7 +37,8 @@ def test_the_root_depends_on_all_that_the_plugins_depend_on():
     def names(dependencies):
         return {re.split(r"[^\w.-]", text)[0].lower().replace("-", "_") for text in dependencies}
 
-    root = names(toml(ROOT / "pyproject.toml")["project"]["dependencies"]) | {"hubedit"}
+    root = names(toml(ROOT / "pyproject.toml")["project"]["dependencies"])
+    root |= {"hubedit", *names(toml(path)["project"]["name"] for path in PROJECTS)}
     for path in PROJECTS:
         assert names(toml(path)["project"].get("dependencies", [])) <= root
 

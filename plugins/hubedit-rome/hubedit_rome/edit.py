@@ -32,7 +32,7 @@ def apply(
     with at_rest(model.model):
         prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
         run.record("prefixes", prefixes)
-        texts = gather_texts(model, site, config, run)
+        texts = gather_texts(model, site, config, run, keys=config.covariance)
         moment = second_moment(model, site, texts, config, run) if config.covariance else None
         run.record(
             "statistics",

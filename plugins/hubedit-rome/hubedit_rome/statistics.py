@@ -8,13 +8,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
 import hubedit
-from hubedit_rome.config import RomeConfig
 from hubedit_rome.prefixes import first_tokens, positions, sample
 from hubedit_rome.site import Site, doubles, doubles_on, forward
 
@@ -33,6 +32,30 @@ TOKENS_AT_ONCE = 8192
 WRITTEN_AT_ONCE = 32
 WRITTEN_LENGTH = 64
 WRITTEN_TOP_K = 50
+
+
+class StatisticsSettings(Protocol):
+    """The settings that statistics follow; `RomeConfig` describes each."""
+
+    @property
+    def statistics_texts(self) -> int:
+        """Texts of the corpus, at most."""
+
+    @property
+    def statistics_length(self) -> int:
+        """Tokens read of each text, at most."""
+
+    @property
+    def generated_tokens(self) -> int:
+        """Without a corpus: tokens that the model writes, per row of C."""
+
+    @property
+    def skip_first(self) -> bool | None:
+        """Whether first positions are left out; None: as the layout says."""
+
+    @property
+    def ridge(self) -> float:
+        """Damping of C; 0 refuses a C of too few tokens."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +83,16 @@ def tokenizer_digest(model: hubedit.EditableModel) -> str:
 
 
 def gather_texts(
-    model: hubedit.EditableModel, site: Site, config: RomeConfig, run: hubedit.RunContext
+    model: hubedit.EditableModel,
+    site: Site,
+    config: StatisticsSettings,
+    run: hubedit.RunContext,
+    *,
+    keys: bool = True,
 ) -> Texts:
     """Take the recipe's corpus, or let the model write one, and hold every n-th text out.
+
+    Without `keys` what the model writes need not do for a C, only for the texts held out.
 
     Raises:
         MethodError: there are fewer than two texts.
@@ -71,7 +101,7 @@ def gather_texts(
         texts = _thin(run.corpus.texts, config.statistics_texts + CANARY_TEXTS)
         source, digest = run.corpus.source, run.corpus.digest
     else:
-        texts = _written(model, site, config, run)
+        texts = _written(model, site, config.generated_tokens if keys else 0, run)
         source = "texts sampled from the model itself"
         digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     if len(texts) < 2:
@@ -92,11 +122,11 @@ def _thin(texts: Sequence[str], limit: int) -> Sequence[str]:
 
 
 def _written(
-    model: hubedit.EditableModel, site: Site, config: RomeConfig, run: hubedit.RunContext
+    model: hubedit.EditableModel, site: Site, per_row: int, run: hubedit.RunContext
 ) -> list[str]:
     """Texts that the model samples from nothing, kept in the store."""
     length = min(WRITTEN_LENGTH, positions(model))
-    wanted = config.generated_tokens * _width(model, site) if config.covariance else 0
+    wanted = per_row * _width(model, site)
     batches = max(-(-wanted // (WRITTEN_AT_ONCE * (length - 1))), 2)
     key = {
         "kind": "written-texts",
@@ -138,7 +168,7 @@ def second_moment(
     model: hubedit.EditableModel,
     site: Site,
     texts: Texts,
-    config: RomeConfig,
+    config: StatisticsSettings,
     run: hubedit.RunContext,
 ) -> SecondMoment:
     """C = E[k kᵀ] of the inputs of the matrix (Meng et al. 2022, section 3.1), in float64.

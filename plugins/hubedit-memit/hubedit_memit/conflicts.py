@@ -1,0 +1,29 @@
+"""Rows that say the same twice, and rows that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hubedit
+
+
+def without_repeats(rows: Sequence[hubedit.FactEdit]) -> list[hubedit.FactEdit]:
+    """The rows in their order, each prompt about each subject once.
+
+    Raises:
+        RequestError: two rows ask for two targets of one subject and relation; says which.
+    """
+    first: dict[tuple[str, str], int] = {}
+    kept = []
+    for number, row in enumerate(rows, start=1):
+        key = " ".join(row.prompt.split()), " ".join(row.subject.split())
+        earlier = first.setdefault(key, number)
+        if earlier == number:
+            kept.append(row)
+        elif rows[earlier - 1].target.strip() != row.target.strip():
+            raise hubedit.RequestError(
+                f"rows {earlier} and {number} contradict each other: “{row.text}” is to go on "
+                f"with “{rows[earlier - 1].target.strip()}” and with “{row.target.strip()}”; keep "
+                "one of them"
+            )
+    return kept

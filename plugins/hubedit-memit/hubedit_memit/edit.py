@@ -1,0 +1,313 @@
+"""Many facts at once, from rows to low-rank updates of some layers, top to bottom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hubedit_rome.contexts import Context, place_all, with_something_before
+from hubedit_rome.guard import Canary, stop, trial
+from hubedit_rome.prefixes import sample_prefixes
+from hubedit_rome.site import Site, at_rest, doubles
+from hubedit_rome.statistics import SecondMoment, gather_texts, second_moment
+
+import hubedit
+from hubedit_memit.config import ManyFactsConfig
+from hubedit_memit.conflicts import without_repeats
+from hubedit_memit.layers import check_layers, default_layers
+from hubedit_memit.states import Weighed, read, target_probabilities, weigh
+from hubedit_memit.values import Wish, optimise
+
+Solve = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""A [in, n] from the keys of the rows K [in, n] and those of earlier rows K_p [in, m], if any."""
+
+Prepare = Callable[[torch.Tensor], Solve]
+"""What makes the solver of one layer from its statistic C [in, in]."""
+
+
+def apply(
+    model: hubedit.EditableModel,
+    rows: Sequence[hubedit.FactEdit],
+    config: ManyFactsConfig,
+    run: hubedit.RunContext,
+    prepare: Prepare,
+    single: bool = False,
+) -> None:
+    """Write all rows, batch after batch; see `Memit.apply`.
+
+    Args:
+        prepare: the closed form of the method.
+        single: whether one layer is edited where the settings name none.
+    """
+    rows = without_repeats(rows)
+    chosen = config.layers or default_layers(model.layout, model.model.config, single)
+    sites = [Site.find(model, layer) for layer in check_layers(chosen)]
+    with at_rest(model.model):
+        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
+        run.record("prefixes", prefixes)
+        texts = gather_texts(model, sites[-1], config, run)
+        moments = [second_moment(model, site, texts, config, run) for site in sites]
+        run.record("statistics", [_described(*pair) for pair in zip(sites, moments, strict=True)])
+        run.record(
+            "texts",
+            {
+                "source": texts.source,
+                "digest": texts.digest,
+                "texts": len(texts.counted),
+                "held_out": len(texts.held_out),
+            },
+        )
+        editing = _Editing(
+            model,
+            [
+                _Layer(site, prepare(moment.matrix))
+                for site, moment in zip(sites, moments, strict=True)
+            ],
+            config,
+            run,
+            prefixes,
+            Canary(model, texts.held_out, rows),
+        )
+        size = config.batch or len(rows)
+        for start in range(0, len(rows), size):
+            editing.write(rows[start : start + size], start)
+
+
+def _described(site: Site, moment: SecondMoment) -> dict[str, Any]:
+    return {"module": site.mlp_out, "tokens": moment.tokens, "artifact": moment.artifact}
+
+
+@dataclass
+class _Layer:
+    """One matrix, its solver, and the keys [in, m] of the rows that were written already."""
+
+    site: Site
+    solve: Solve
+    earlier: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """One row in its contexts: the bare prompt, and all that keys are read in."""
+
+    prompt: Context
+    usable: Sequence[Context]
+
+    @property
+    def bare(self) -> Sequence[Context]:
+        return self.usable[:1] if self.usable[0] is self.prompt else []
+
+    @property
+    def prefixed(self) -> Sequence[Context]:
+        return self.usable[len(self.bare) :]
+
+
+@dataclass(frozen=True)
+class _Update:
+    """ΔW = left · right of one layer, float32, in the weight's own orientation."""
+
+    site: Site
+    left: torch.Tensor
+    right: torch.Tensor
+    keys: torch.Tensor
+    norm_ratio: float
+
+    @property
+    def product(self) -> torch.Tensor:
+        return self.left @ self.right
+
+
+@dataclass
+class _Editing:
+    """What all batches of a run share."""
+
+    model: hubedit.EditableModel
+    layers: Sequence[_Layer]
+    config: ManyFactsConfig
+    run: hubedit.RunContext
+    prefixes: Sequence[str]
+    canary: Canary
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, rows: Sequence[hubedit.FactEdit], start: int) -> None:
+        """Write one batch of rows on the model as it is now; `start` rows were written before."""
+        written = [
+            self.placed(row, f"row {number} (“{row.text}”)")
+            for number, row in enumerate(rows, start + 1)
+        ]
+        groups = self.grouped(rows)
+        deltas, values = self.optimised(
+            [
+                Wish(
+                    rows[group[0]].subject,
+                    [written[index].usable[: self.config.value_prefixes + 1] for index in group],
+                )
+                for group in groups
+            ]
+        )
+        weighed = [
+            weigh(
+                [context for index in group for context in written[index].bare],
+                [context for index in group for context in written[index].prefixed],
+                self.config.bare_weight,
+                self.config.residual == "averaged",
+            )
+            for group in groups
+        ]
+        with ExitStack() as tried:
+            updates = self.spread(weighed, deltas, tried)
+            probabilities = target_probabilities(self.model, [own.prompt for own in written])
+            growth = self.canary.ratio(self.model)
+        self.guard(updates, growth, f"rows {start + 1} to {start + len(rows)}")
+        for layer, update in zip(self.layers, updates, strict=True):
+            left, right = update.left.cpu().numpy(), update.right.cpu().numpy()
+            self.model.update(update.site.weight, hubedit.LowRank(left, right))
+            before = [] if layer.earlier is None else [layer.earlier]
+            layer.earlier = torch.cat([*before, update.keys], dim=1)
+        of_row = {
+            index: value for group, value in zip(groups, values, strict=True) for index in group
+        }
+        figures = [of_row[index] for index in range(len(rows))]
+        self.report(rows, start, figures, probabilities, updates, growth)
+
+    def placed(self, row: hubedit.FactEdit, name: str) -> _Placed:
+        """A row after every prefix, without the contexts whose keys tell nothing of the subject."""
+        everywhere = place_all(self.model, row, self.prefixes)
+        usable: Sequence[Context] = everywhere
+        if self.model.layout.first_token_sink:
+            usable = with_something_before(everywhere)
+        if len(usable) < len(everywhere):
+            self.run.log(
+                f"{name}: the subject is the first token, where keys say nothing of it; "
+                "the edit is made for the prompt with words before it"
+            )
+        return _Placed(everywhere[0], usable)
+
+    def grouped(self, rows: Sequence[hubedit.FactEdit]) -> list[list[int]]:
+        """The numbers of the rows that have one key, from 0."""
+        if self.config.subjects == "apart":
+            return [[number] for number in range(len(rows))]
+        groups: dict[str, list[int]] = {}
+        for number, row in enumerate(rows):
+            groups.setdefault(" ".join(row.subject.split()), []).append(number)
+        return list(groups.values())
+
+    def optimised(self, wishes: Sequence[Wish]) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        """Every δ, float64 [width, wishes], and the figures of each optimisation."""
+        size, count = self.config.rows_at_once, len(wishes)
+        block = self.layers[-1].site.block
+        deltas, figures = [], []
+        with self.run.progress("z*", total=self.config.steps * math.ceil(count / size)) as bar:
+            for start in range(0, count, size):
+                part = wishes[start : start + size]
+                found = optimise(self.model, block, part, self.config, bar)
+                deltas.append(doubles(found.deltas))
+                figures += [
+                    {"loss": loss, "optimised_probability": probability, "steps": steps}
+                    for loss, probability, steps in zip(
+                        found.losses, found.probabilities, found.steps, strict=True
+                    )
+                ]
+        return torch.cat(deltas).T, figures
+
+    def spread(
+        self, weighed: Sequence[Weighed], deltas: torch.Tensor, tried: ExitStack
+    ) -> list[_Update]:
+        """Let each layer add its share of what is left of δ (Meng et al. 2023, equations 20, 21).
+
+        Each update stays on its weight until `tried` is closed, so that later layers see it.
+        """
+        block = self.layers[-1].site.block
+        updates: list[_Update] = []
+        begin: torch.Tensor | None = None
+        for index, layer in enumerate(self.layers):
+            keys, states = read(self.model, layer.site, block, weighed)
+            begin = states if begin is None else begin
+            left_over = begin + deltas.to(begin.device) - states
+            residual = left_over / (len(self.layers) - index)
+            update = self.factors(layer, keys, residual)
+            weight = self.model.weight(layer.site.weight)
+            tried.enter_context(trial(weight, update.product.to(weight.device)))
+            updates.append(update)
+        return updates
+
+    def factors(self, layer: _Layer, keys: torch.Tensor, residual: torch.Tensor) -> _Update:
+        """ΔW = R·Aᵀ of one layer as factors of no higher rank than the weight allows.
+
+        Raises:
+            MethodError: the equations are singular, or the update is not finite.
+        """
+        answering = layer.solve(keys, layer.earlier)
+        left, right = residual, answering.T
+        if keys.shape[1] > min(residual.shape[0], keys.shape[0]):
+            u, sizes, v = torch.linalg.svd(left @ right, full_matrices=False)
+            left, right = u * sizes, v
+        if layer.site.conv1d:
+            left, right = right.T, left.T
+        left, right = left.float().contiguous(), right.float().contiguous()
+        if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
+            raise hubedit.MethodError(
+                f"the update of {layer.site.weight} is not finite; set ridge higher"
+            )
+        weight = self.model.weight(layer.site.weight).detach().float()
+        length = float((left @ right).norm()) / max(float(weight.norm()), 1e-30)
+        return _Update(layer.site, left, right, keys, length)
+
+    def guard(self, updates: Sequence[_Update], growth: float | None, name: str) -> None:
+        """Stop if an update is too large or does damage."""
+        for update in updates:
+            if update.norm_ratio > self.config.max_norm_ratio:
+                stop(
+                    self.run,
+                    f"{name}: the update of {update.site.weight} is {update.norm_ratio:.2g} times "
+                    f"as large as the weight (limit {self.config.max_norm_ratio:g}); use a smaller "
+                    "clamp_factor or other layers",
+                )
+        if growth is not None and growth > self.config.max_canary_ratio:
+            stop(
+                self.run,
+                f"{name}: the perplexity on {len(self.canary.texts)} held-out texts would grow "
+                f"{growth:.3g} times (limit {self.config.max_canary_ratio:g}); use a smaller "
+                "clamp_factor, other layers or fewer rows",
+            )
+
+    def report(
+        self,
+        rows: Sequence[hubedit.FactEdit],
+        start: int,
+        values: Sequence[dict[str, Any]],
+        probabilities: Sequence[float],
+        updates: Sequence[_Update],
+        growth: float | None,
+    ) -> None:
+        """Record the figures of a batch, and warn of targets that stay unlikely."""
+        least = self.config.min_probability
+        for value, probability in zip(values, probabilities, strict=True):
+            found = {"probability": probability, **value}
+            figures = {
+                name: figure if math.isfinite(figure) else None for name, figure in found.items()
+            }
+            self.figures.append({**figures, "reached": probability >= least})
+        missed = [
+            row for row, probability in zip(rows, probabilities, strict=True) if probability < least
+        ]
+        if missed:
+            self.run.log(
+                f"rows {start + 1} to {start + len(rows)}: {len(missed)} targets have a "
+                f"probability below {least:g} after the edit, such as that of “{missed[0].text}”; "
+                "try fewer rows at once, more prefixes or other layers"
+            )
+        self.batches.append(
+            {
+                "rows": len(rows),
+                "norm_ratios": {str(one.site.layer): one.norm_ratio for one in updates},
+                "canary_ratio": growth if growth is not None and math.isfinite(growth) else None,
+            }
+        )
+        self.run.record("rows", self.figures)
+        self.run.record("batches", self.batches)

@@ -1,0 +1,98 @@
+"""What rows are refused or left out, and which layers are edited where nobody says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hubedit_memit import Emmet, Memit, MemitConfig
+from hubedit_memit.conflicts import without_repeats
+from hubedit_memit.layers import default_layers
+
+import hubedit
+from hubedit.layouts import layout_for
+
+
+def row(target="oboe", subject="Ada Brook", prompt="{} plays the"):
+    return hubedit.FactEdit(prompt=prompt, subject=subject, target=target)
+
+
+def test_two_targets_of_one_fact_are_refused_by_their_row_numbers():
+    rows = [row(), row(subject="Tom Adler"), row(target="cello", prompt="{}  plays the ")]
+    with pytest.raises(hubedit.RequestError, match=r"rows 1 and 3 .*“oboe” and with “cello”"):
+        without_repeats(rows)
+
+
+def test_a_row_said_twice_counts_once():
+    rows = [row(), row(target=" oboe"), row(subject="Tom Adler")]
+    assert without_repeats(rows) == [rows[0], rows[2]]
+
+
+def test_contradicting_rows_are_refused_before_the_model_is_read(tiny, make_run):
+    before = tiny.tensor_hashes()
+    with pytest.raises(hubedit.RequestError, match="contradict"):
+        Memit().apply(tiny, [row(), row(target="cello")], MemitConfig(), make_run())
+    assert tiny.tensor_hashes() == before
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "depth", "layers"),
+    [
+        ("gpt2", "num_hidden_layers", 48, (13, 14, 15, 16, 17)),
+        ("gptj", "num_hidden_layers", 28, (3, 4, 5, 6, 7, 8)),
+        ("llama", "num_hidden_layers", 32, (4, 5, 6, 7, 8)),
+        ("gpt2", "num_hidden_layers", 6, (1, 2)),
+        ("gpt2", "num_hidden_layers", 1, (0,)),
+        ("qwen3", "num_hidden_layers", 36, (1, 2, 3, 4, 5)),
+    ],
+)
+def test_layers_are_the_published_ones_or_end_at_romes(family, key, depth, layers):
+    config = SimpleNamespace(**{key: depth})
+    assert default_layers(layout_for(family), config) == layers
+    assert default_layers(layout_for(family), config, single=True)[0] in range(depth)
+
+
+@pytest.mark.parametrize("layers", [(2, 1), (1, 1)])
+def test_layers_out_of_order_are_refused(layers, tiny, make_run):
+    with pytest.raises(hubedit.ConfigError, match="rising order"):
+        Memit().apply(tiny, [row()], MemitConfig(layers=layers), make_run())
+
+
+def test_what_will_change_is_known_before(tiny):
+    shapes = {name: tuple(value.shape) for name, value in tiny.model.named_parameters()}
+    rows = [row(), row(subject="Tom Adler")]
+    predicted = Memit.predict(tiny.layout, shapes, rows, MemitConfig())
+    assert predicted == {f"transformer.h.{layer}.mlp.c_proj.weight": 2 for layer in (0, 1)}
+    one = Emmet.predict(tiny.layout, shapes, rows, Emmet.config_type()())
+    assert one == {"transformer.h.1.mlp.c_proj.weight": 2}
+
+
+def test_more_rows_than_a_side_of_the_weight_still_make_factors(tiny, make_run):
+    rows = [
+        row(subject=f"{first} {last}", target="oboe" if number % 2 else "cello")
+        for number, (first, last) in enumerate(
+            (first, last)
+            for first in ("Ada", "Tom", "Nils", "Mira", "Ivo", "Lea")
+            for last in ("Brook", "Adler", "Okafor", "Stone", "Reed", "Hale")
+        )
+    ]
+    Memit().apply(tiny, rows, MemitConfig(layers=(1,), steps=2), make_run())
+    [(_, [update])] = tiny.changes().items()
+    assert update.rank == 32
+    assert len(rows) == 36
+
+
+def test_the_same_rows_and_seed_give_the_same_bits(tiny, make_run):
+    found = []
+    for seed in (0, 0, 1):
+        tiny.restore()
+        Memit().apply(tiny, [row()], MemitConfig(steps=3), make_run(seed=seed))
+        found.append(torch.cat([w.flatten() for w in tiny.model.parameters()]).clone())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_an_edit_that_breaks_the_model_is_stopped(tiny, make_run):
+    with pytest.raises(hubedit.CollapseError, match="times as large as the weight"):
+        Memit().apply(tiny, [row()], MemitConfig(max_norm_ratio=1e-9), make_run(force=False))
