@@ -220,7 +220,12 @@ def validate_yaml(call: Call) -> Response:
     errors = [{"message": message} for message in card.errors]
     empty = "empty or missing yaml metadata in repo card"
     warnings = [{"message": empty}] if not card.data and not errors else []
-    return JSONResponse({"errors": errors, "warnings": warnings}, 400 if errors else 200)
+    status = 400 if errors else 200
+    if "text/plain" in call.headers.get("accept", ""):
+        lines = [f"- Error: {error['message']}" for error in errors]
+        lines += [f"- Warning: {warning['message']}" for warning in warnings]
+        return PlainTextResponse("\n".join(lines), status)
+    return JSONResponse({"errors": errors, "warnings": warnings}, status)
 
 
 def user(call: Call) -> Response:
