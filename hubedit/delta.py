@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from hubedit.choosing import Change, Choice, TensorChange, choose, compare
 from hubedit.choosing import presence as describe_presence
-from hubedit.description import FORMAT, Description, Target, is_plain, read_description
+from hubedit.description import FORMAT, Description, Target, is_plain
 from hubedit.errors import BaseMismatchError, DeltaError, DeltaFormatError, EmptyDeltaError
-from hubedit.headers import Header, HeaderProblem, data_order, read_header
+from hubedit.headers import HeaderProblem, data_order, read_header
+from hubedit.opening import TEXT_PART, FileUpdates, Read, Shapes
 from hubedit.sizes import low_rank_file_nbytes, low_rank_nbytes
 from hubedit.stored import StoredTensor
-from hubedit.texts import MAX_TEXT, TextFile
-from hubedit.updates import KINDS, Add, Drop, Update, apply
+from hubedit.texts import TextFile
+from hubedit.updates import Add, Drop, Update, apply
 
 __all__ = [
     "FORMAT",
@@ -36,9 +34,6 @@ __all__ = [
     "low_rank_file_nbytes",
     "low_rank_nbytes",
 ]
-
-TEXT_PART = "text"
-"""The part of the file that holds a text file of the model's repository."""
 
 
 class Delta(Mapping[str, Update]):
@@ -73,7 +68,9 @@ class Delta(Mapping[str, Update]):
             raise DeltaError("a delta needs one target for each update")
         if not is_plain(dict(meta or {})):
             raise DeltaError("meta of a delta holds texts, integers, lists and objects alone")
-        self.updates: Mapping[str, Update] = {name: updates[name] for name in sorted(updates)}
+        self.updates: Mapping[str, Update] = updates
+        if not isinstance(updates, FileUpdates):
+            self.updates = {name: updates[name] for name in sorted(updates)}
         self.targets: Mapping[str, Target] = {name: targets[name] for name in self.updates}
         self.aliases = {
             name: tuple(sorted(others)) for name, others in sorted((aliases or {}).items())
@@ -91,6 +88,13 @@ class Delta(Mapping[str, Update]):
 
     def __repr__(self) -> str:
         return f"Delta({dict(self.updates)!r})"
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """The kind of each update by its tensor's name; nothing is read."""
+        if isinstance(self.updates, FileUpdates):
+            return self.updates.kinds
+        return {name: update.kind for name, update in self.updates.items()}
 
     def apply(self, name: str, before: StoredTensor) -> StoredTensor:
         """The tensor that the delta makes of its base, both checked by their digests.
@@ -121,13 +125,29 @@ class Delta(Mapping[str, Update]):
             )
         return after
 
+    def undo(self, name: str, after: StoredTensor) -> StoredTensor:
+        """The tensor of the base, from the one that the delta makes; both are checked.
+
+        Raises:
+            BaseMismatchError: the tensor is not the one that the delta makes.
+            DeltaError: its update does not hold what was before, or is damaged.
+        """
+        target = self.targets[name]
+        if after.sha256() != target.after:
+            raise BaseMismatchError(f"{name!r} is not the tensor that the delta makes")
+        before = self.updates[name].undo(after)
+        if before.sha256() != target.before:
+            raise DeltaError(f"the delta takes {name!r} back to another tensor than it says")
+        return before
+
     def added(self) -> dict[str, StoredTensor]:
         """The tensors that the delta adds, by name.
 
         Raises:
             DeltaError: one is not what the delta says: it is damaged.
         """
-        found = {name: one.values for name, one in self.updates.items() if isinstance(one, Add)}
+        coming = ((name, self[name]) for name, kind in self.kinds.items() if kind == Add.kind)
+        found = {name: one.values for name, one in coming if isinstance(one, Add)}
         for name, tensor in found.items():
             if tensor.sha256() != self.targets[name].after:
                 raise DeltaError(f"the delta adds another {name!r} than it says: it is damaged")
@@ -138,7 +158,7 @@ class Delta(Mapping[str, Update]):
         return {
             name: target.before or ""
             for name, target in self.targets.items()
-            if isinstance(self.updates[name], Drop)
+            if self.kinds[name] == Drop.kind
         }
 
     def text(self, path: str, before: str | None) -> bytes:
@@ -168,16 +188,16 @@ class Delta(Mapping[str, Update]):
     def write(self, path: str | os.PathLike[str]) -> str:
         """Write the file, whole or not at all; returns its SHA-256 (hex)."""
         path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
         digest = hashlib.sha256()
         try:
-            with partial.open("wb") as file:
+            with unfinished.open("wb") as file:
                 for chunk in self._chunks():
                     digest.update(chunk)
                     file.write(chunk)
-            partial.replace(path)
+            unfinished.replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
         return digest.hexdigest()
 
     @classmethod
@@ -187,23 +207,30 @@ class Delta(Mapping[str, Update]):
         """Read a delta file; nothing in it is trusted, and nothing of it is executed.
 
         Args:
-            source: a path, the content, or a binary file that can seek.
+            source: a path, the content, or a binary file that can seek. Updates are read from it
+                when they are asked for, so it must stay as it is.
             where: what errors call it.
 
         Raises:
             DeltaFormatError: it is damaged, not a delta, or of a format this version does not know.
         """
         if isinstance(source, (bytes, bytearray, memoryview)):
-            return cls._read(io.BytesIO(source), where or "the delta")
+            view = memoryview(source)
+            return cls._read(lambda begin, end: view[begin:end], len(view), where or "the delta")
         if isinstance(source, (str, os.PathLike)):
+            path = os.fspath(source)
             try:
-                with open(source, "rb") as file:
-                    return cls._read(file, where or os.fspath(source))
+                return cls._read(partial(_range, path), os.stat(path).st_size, where or path)
             except OSError as error:
                 raise DeltaFormatError(
-                    f"{where or os.fspath(source)} cannot be read: {error.strerror}"
+                    f"{where or path} cannot be read: {error.strerror}"
                 ) from error
-        return cls._read(source, where or "the delta")
+
+        def read(begin: int, end: int) -> bytes:
+            source.seek(begin)
+            return source.read(end - begin)
+
+        return cls._read(read, source.seek(0, os.SEEK_END), where or "the delta")
 
     @classmethod
     def read_verified(cls, content: bytes, sha256: str, where: str) -> Delta:
@@ -214,50 +241,67 @@ class Delta(Mapping[str, Update]):
         """
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
-            raise DeltaFormatError(
-                f"{where} is not the file that was recorded: its sha256 is {found}, recorded is "
-                f"{sha256}; fetch it again"
-            )
+            raise _another(where, found, sha256)
         return cls.read(content, where)
 
     @classmethod
-    def _read(cls, file: BinaryIO, where: str) -> Delta:
-        def read(begin: int, end: int) -> bytes:
-            file.seek(begin)
-            return file.read(end - begin)
+    def open_verified(cls, path: Path, sha256: str, where: str) -> Delta:
+        """Like `read_verified`, of a file whose updates stay on the disk until they are used."""
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise _another(where, found, sha256)
+        return cls.read(path, where)
 
+    @classmethod
+    def _read(cls, read: Read, size: int, where: str) -> Delta:
         try:
-            header = read_header(read, file.seek(0, os.SEEK_END))
-            delta = _parsed(cls, header, read)
-            if delta._head()[8:] != header.content:
+            header = read_header(lambda begin, end: bytes(read(begin, end)), size)
+            updates = FileUpdates(header, read)
+            told = updates.description
+            delta = cls(updates, told.targets, told.aliases, told.meta, updates.texts)
+            if delta._head(updates.check() | delta._texts())[8:] != header.content:
                 raise HeaderProblem("its header is not in canonical form")
         except (HeaderProblem, DeltaError) as error:
             raise DeltaFormatError(f"{where} is not a delta that can be used: {error}") from error
         return delta
 
-    def _stored(self) -> dict[str, StoredTensor]:
-        """Every part by its key in the file."""
-        found = {
-            f"{name}::{part}": stored
-            for name, update in self.updates.items()
-            for part, stored in update.parts(math.prod(self.targets[name].shape)).items()
+    def _texts(self) -> Shapes:
+        return {
+            f"{path}::{TEXT_PART}": ("U8", (len(file.content),))
+            for path, file in self.files.items()
         }
-        for path, file in self.files.items():
-            text = np.frombuffer(file.content, dtype=np.uint8)
-            found[f"{path}::{TEXT_PART}"] = StoredTensor("U8", text.shape, text)
-        return found
 
-    def _head(self) -> bytes:
-        shapes = {key: (part.dtype, part.shape) for key, part in self._stored().items()}
-        kinds = {name: update.kind for name, update in self.updates.items()}
+    def _head(self, shapes: Shapes) -> bytes:
         files = {path: (file.before, file.after) for path, file in self.files.items()}
-        return Description(kinds, self.targets, self.aliases, self.meta, files).head(shapes)
+        described = Description(self.kinds, self.targets, self.aliases, self.meta, files)
+        return described.head(shapes)
 
     def _chunks(self) -> Iterator[bytes | memoryview]:
-        parts = self._stored()
-        yield self._head()
-        for key in data_order({key: (part.dtype, part.shape) for key, part in parts.items()}):
-            yield parts[key].data.data
+        shapes = self._texts()
+        for name, update in self.updates.items():
+            for part, stored in update.parts(0).items():
+                shapes[f"{name}::{part}"] = (stored.dtype, stored.shape)
+        yield self._head(shapes)
+        for key in data_order(shapes):
+            name, _, part = key.rpartition("::")
+            if part == TEXT_PART and name in self.files:
+                yield self.files[name].content
+            else:
+                yield self.updates[name].parts(0)[part].data.data
+
+
+def _range(path: str, begin: int, end: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def _another(where: str, found: str, recorded: str) -> DeltaFormatError:
+    return DeltaFormatError(
+        f"{where} is not the file that was recorded: its sha256 is {found}, recorded is "
+        f"{recorded}; fetch it again"
+    )
 
 
 @dataclass(frozen=True)
@@ -328,43 +372,3 @@ def encode(
     }
     tied = {name: others for name, others in (aliases or {}).items() if name in updates}
     return Encoded(Delta(updates, targets, tied, meta, files), choices, described, rebuilt)
-
-
-def _parsed(kind: type[Delta], header: Header, read: Callable[[int, int], bytes]) -> Delta:
-    """Build the delta that a header describes."""
-    described = read_description(header.metadata)
-    keys: dict[str, dict[str, str]] = {name: {} for name in described.targets}
-    texts: dict[str, bytes] = {}
-    for key, slot in header.tensors.items():
-        name, _, part = key.rpartition("::")
-        if part == TEXT_PART and name in described.files:
-            if slot.dtype != "U8" or len(slot.shape) != 1 or slot.shape[0] > MAX_TEXT:
-                raise HeaderProblem(f"the text of {name!r} is not a list of U8, or too long")
-            texts[name] = read(slot.begin, slot.end)
-            continue
-        if name not in keys:
-            raise HeaderProblem(f"it stores {key!r}, which belongs to no update")
-        keys[name][part] = key
-    updates = {}
-    for name, target in described.targets.items():
-        parts = {}
-        for part, key in keys[name].items():
-            slot = header.tensors[key]
-            data = np.frombuffer(read(slot.begin, slot.end), dtype=np.uint8)
-            parts[part] = StoredTensor(slot.dtype, slot.shape, data)
-        try:
-            update = KINDS[described.kinds[name]].from_parts(parts, target.dtype, target.shape)
-        except DeltaError as error:
-            raise HeaderProblem(f"the update of {name!r} is not usable: {error}") from error
-        updates[name] = update
-    files = [_file(path, before, after, texts) for path, (before, after) in described.files.items()]
-    return kind(updates, described.targets, described.aliases, described.meta, files)
-
-
-def _file(path: str, before: str | None, after: str, texts: Mapping[str, bytes]) -> TextFile:
-    if path not in texts:
-        raise HeaderProblem(f"it does not store the text of {path!r}")
-    file = TextFile(path, before, texts[path])
-    if file.after != after or not file.changes:
-        raise HeaderProblem(f"the text of {path!r} is not the one that it describes")
-    return file
