@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -55,9 +56,10 @@ class Route(NamedTuple):
     """What answers a method and a shape of path.
 
     `answer` runs in a thread with the whole body read; `stream` runs in the event loop and reads
-    the body itself.
+    the body itself. `shape` is the path with holes that the pattern was made from.
     """
 
+    shape: str
     methods: tuple[str, ...]
     pattern: re.Pattern[str]
     answer: Callable[[Call], Response] | None = None
@@ -71,12 +73,12 @@ def _pattern(shape: str) -> re.Pattern[str]:
 
 def route(methods: str, shape: str, to: Callable[[Call], Response], large: bool = False) -> Route:
     """Return a route; `shape` is a path with holes such as `{repo}` (still percent-encoded)."""
-    return Route(tuple(methods.split()), _pattern(shape), to, None, large)
+    return Route(shape, tuple(methods.split()), _pattern(shape), to, None, large)
 
 
 def stream(methods: str, shape: str, to: Callable[[Call, Request], Awaitable[Response]]) -> Route:
     """Return a route that reads its body itself."""
-    return Route(tuple(methods.split()), _pattern(shape), None, to)
+    return Route(shape, tuple(methods.split()), _pattern(shape), None, to)
 
 
 def _decoded(text: str) -> str:
@@ -90,7 +92,7 @@ def error_answer(refusal: Refusal) -> Response:
     """Return the refusal as the client understands it."""
     message = refusal.message.encode("ascii", "replace").decode()
     headers = {
-        "X-Error-Message": re.sub(r"[\x00-\x1f\x7f]+", " ", message)[:1000],
+        "X-Error-Message": re.sub(r"[\x00-\x1f\x7f]+", " ", message)[:1000].strip(),
         **refusal.headers,
     }
     if refusal.code:
@@ -194,9 +196,10 @@ class App:
         except Refusal as refusal:
             self._note(refusal, request, path, request_id)
             if call is not None and refusal.code == "RepoNotFound":
-                forwarded = self._forwarded(call)
-                if forwarded:
-                    return forwarded
+                with suppress(Refusal):
+                    forwarded = self._forwarded(call)
+                    if forwarded:
+                        return forwarded
             if self._is_browser(path, request):
                 return self.error_page(refusal)
             return error_answer(refusal)

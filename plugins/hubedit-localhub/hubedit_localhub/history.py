@@ -20,6 +20,7 @@ _POINTER = re.compile(
 _FULL = re.compile(r"[0-9a-f]{40}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")
 POINTER_SIZES = range(100, 201)
+MAX_REF = 300
 
 
 class Pointer(NamedTuple):
@@ -72,7 +73,9 @@ class History:
 
     def head(self, ref: str) -> pygit2.Commit | None:
         """Return the commit a full reference name leads to, or None."""
-        found = self.git.references.get(ref) if pygit2.reference_is_valid_name(ref) else None
+        if len(ref) > MAX_REF or not pygit2.reference_is_valid_name(ref):
+            return None
+        found = self.git.references.get(ref)
         return found.peel(pygit2.Commit) if found else None
 
     def reached(self, ref: str, oid: str) -> bool:

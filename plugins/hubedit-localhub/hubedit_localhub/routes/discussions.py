@@ -87,11 +87,9 @@ def status(call: Call) -> Response:
 
 def edit(call: Call) -> Response:
     """Rewrite a comment."""
-    account = call.need_account()
+    repo, account = call.repo(), call.need_account()
     content = discussions.clean_text(call.json().get("content"))
-    event = discussions.change_comment(
-        call.repo(), int(call["num"]), account, call["comment"], content
-    )
+    event = discussions.change_comment(repo, int(call["num"]), account, call["comment"], content)
     return answer({"updatedComment": event})
 
 
