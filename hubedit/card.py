@@ -108,6 +108,7 @@ def render_card(
             for entry, manifest in zip(stack.edits, manifests, strict=True)
         ],
         forced=[(m, words.overruled(m)) for m in manifests if m.overruled],
+        replayed=[(m.height, said) for m in manifests if (said := words.replayed(m))],
         newest=newest,
         folder=stack.edits[-1].folder,
         headline=words.headline(newest),

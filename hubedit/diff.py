@@ -53,6 +53,7 @@ def render_diff(
         facts=words.facts(manifest),
         outcome=words.outcome(manifest.scores),
         forced=words.overruled(manifest),
+        replayed=words.replayed(manifest),
         asked=words.asked(manifest.request),
         task=words.task(manifest),
         undisclosed=words.undisclosed(manifest),

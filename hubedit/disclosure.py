@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hubedit.artifacts import cache_home, canonical_json
 from hubedit.errors import OutputError, RequestError
-from hubedit.manifest import RequestRecord
+from hubedit.manifest import Manifest, RequestRecord
 from hubedit.probes import Answer, Probe
 from hubedit.requests import request_digest
 from hubedit.rows import Row
@@ -58,6 +58,13 @@ def keep_key(edit: str, result: str, key: bytes) -> Path:
     path = key_file(edit, result)
     _write_private(path, key.hex().encode() + b"\n")
     return path
+
+
+def carry_key(old: Manifest, new: Manifest) -> None:
+    """Keep the key of an edit that has got another name under that one too, if it is here."""
+    path = key_file(old.edit, old.result)
+    if path.is_file():
+        keep_key(new.edit, new.result, read_key(path))
 
 
 def read_key(path: Path) -> bytes:

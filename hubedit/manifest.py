@@ -180,6 +180,19 @@ class TranscriptRecord(Record):
     after: str
 
 
+class ReplayRecord(Record):
+    """Where an edit was made that now lies on another start, put there from its recorded updates.
+
+    `edit` and `parent` are its name and its start's result digest there; `tensors` are those that
+    have other bits here, and `asked` says whether its questions were asked again here.
+    """
+
+    edit: str = Field(pattern=EDIT_NAME)
+    parent: Sha256
+    tensors: tuple[str, ...] = ()
+    asked: bool = False
+
+
 class Manifest(Record):
     """Everything about one edit: what was asked, what was done, and what came out."""
 
@@ -205,6 +218,7 @@ class Manifest(Record):
     scores: tuple[ScoreRecord, ...] = ()
     transcripts: tuple[TranscriptRecord, ...] = ()
     not_tested: tuple[str, ...] = ()
+    replayed: ReplayRecord | None = None
 
     def to_json(self) -> str:
         """The file's text: sorted, indented, one newline at the end."""

@@ -93,6 +93,10 @@ def _title(stack: Stack, target: Target, directory: Path) -> str:
     if target.edition is not None:
         base = target.edition.stack.base
         there = target.edition.stack.edits
+        if stack.previous == stack_digest(target.edition.place) and (
+            restacked := _restacked(stack, target.edition.stack)
+        ):
+            return restacked
         if base.digest != stack.base.digest:
             raise RecipeError(
                 f"{target.repo} stacks edits of {base.title}, and {directory} is an edit of "
@@ -106,6 +110,17 @@ def _title(stack: Stack, target: Target, directory: Path) -> str:
         raise PushConflictError(target.repo, f"a stack of {stack.height - 1}", target.head)
     title = f"{stack.edits[-1].method}: {stack.edits[-1].summary}".replace("\n", " ")
     return title if len(title) <= 100 else title[:99] + "…"
+
+
+def _restacked(stack: Stack, there: Stack) -> str | None:
+    """The title of a commit that puts a stack's edits on another start, or None if it does not."""
+    if stack.base.digest != there.base.digest:
+        return f"rebase onto {stack.base.title}"
+    if stack.height != there.height - 1:
+        return None
+    pairs = zip(stack.edits, there.edits, strict=False)
+    same = next((at for at, (new, old) in enumerate(pairs) if new != old), stack.height)
+    return f"revert {there.edits[same].name}"
 
 
 def _digests_on(target: Target) -> dict[str, str]:

@@ -27,7 +27,7 @@ from hubedit.probes import Probe, to_jsonl
 
 if TYPE_CHECKING:
     from hubedit.context import Run
-    from hubedit.delta import Encoded, TensorChange
+    from hubedit.delta import Delta, Encoded, TensorChange
     from hubedit.editable import LoadedModel
     from hubedit.editions import Edition
     from hubedit.method import Config, Method
@@ -128,7 +128,7 @@ def environment(recipe: Recipe) -> EnvironmentRecord:
     )
 
 
-def folder(manifest: Manifest, probes: Sequence[Probe], encoded: Encoded) -> dict[str, bytes]:
+def folder(manifest: Manifest, probes: Sequence[Probe], delta: Delta) -> dict[str, bytes]:
     """The files of an edit's folder beside its manifest."""
     layers = manifest.base.layers
     with tempfile.TemporaryDirectory() as scratch:
@@ -136,10 +136,10 @@ def folder(manifest: Manifest, probes: Sequence[Probe], encoded: Encoded) -> dic
         write_heatmap(manifest, picture, layers=layers)
         drawn = picture.read_bytes()
     page = render_diff(manifest, [probe.model_dump() for probe in probes], layers=layers)
-    written = {f"files/{path}": file.content for path, file in encoded.delta.files.items()}
+    written = {f"files/{path}": file.content for path, file in delta.files.items()}
     return {
         **written,
-        "delta.safetensors": encoded.delta.to_bytes(),
+        "delta.safetensors": delta.to_bytes(),
         "probes.jsonl": to_jsonl(probes).encode(),
         "DIFF.md": page.encode(),
         "heatmap.png": drawn,

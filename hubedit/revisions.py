@@ -17,6 +17,7 @@ from hubedit.manifest import (
     CARD_FILE,
     STACK_FILE,
     UNLISTED,
+    BaseRecord,
     Manifest,
     Stack,
     StackEntry,
@@ -89,6 +90,19 @@ def add_edit(
         repo: name of the target, for the card.
     """
     _copy_edits(work, start)
+    entry = _write_edit(work, manifest, files)
+    stack = Stack(
+        base=start.stack.base,
+        version=start.stack.version + 1,
+        previous=stack_digest(start.place),
+        edits=(*start.stack.edits, entry),
+        weights=weights,
+    )
+    return _finish(work, stack, [*start.manifests, manifest], start, repo)
+
+
+def _write_edit(work: Path, manifest: Manifest, files: Mapping[str, bytes]) -> StackEntry:
+    """Write the folder of an edit; returns its place in the stack."""
     content = manifest.to_json().encode()
     entry = StackEntry(
         name=manifest.edit,
@@ -103,14 +117,7 @@ def add_edit(
     _write(work / entry.folder / "manifest.json", content)
     for name, data in files.items():
         _write(work / entry.folder / name, data)
-    stack = Stack(
-        base=start.stack.base,
-        version=start.stack.version + 1,
-        previous=stack_digest(start.place),
-        edits=(*start.stack.edits, entry),
-        weights=weights,
-    )
-    return _finish(work, stack, [*start.manifests, manifest], start, repo)
+    return entry
 
 
 def _copy_edits(work: Path, edition: Edition) -> None:
@@ -218,6 +225,37 @@ def write_revision(work: Path, edition: Edition, height: int) -> Stack:
     below = Edition(edition.place, lower, edition.hub, edition.base_given)
     _copy_edits(work, below)
     return _finish(work, lower, edition.manifests[:height], edition, None)
+
+
+def write_restacked(
+    work: Path,
+    edition: Edition,
+    base: BaseRecord,
+    height: int,
+    above: Sequence[tuple[Manifest, Mapping[str, bytes]]],
+) -> Stack:
+    """Write an edition's lower part with other edits on it, as the revision that follows it.
+
+    Args:
+        work: the directory; if the edition holds weights, it already holds the new model's files.
+        edition: what is followed.
+        base: of the new stack.
+        height: how many edits stay as they are.
+        above: the manifest and the other files of each further edit.
+    """
+    stack = edition.stack
+    lower = stack.model_copy(update={"edits": stack.edits[:height]})
+    _copy_edits(work, Edition(edition.place, lower, edition.hub, edition.base_given))
+    entries = [_write_edit(work, manifest, files) for manifest, files in above]
+    new = Stack(
+        base=base,
+        version=stack.version + 1,
+        previous=stack_digest(edition.place),
+        edits=(*lower.edits, *entries),
+        weights=stack.weights,
+    )
+    manifests = [*edition.manifests[:height], *(manifest for manifest, _ in above)]
+    return _finish(work, new, manifests, edition, None)
 
 
 def review_text(directory: Path) -> str:

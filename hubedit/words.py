@@ -166,6 +166,22 @@ def outcome(scores: Sequence[ScoreRecord]) -> str:
     )
 
 
+def replayed(manifest: Manifest) -> str | None:
+    """What to know of an edit that lies on another start than it was made on, or None."""
+    made = manifest.replayed
+    if made is None:
+        return None
+    sentence = f"It was made as {made.edit}, on another start, and put here from its records."
+    if made.tensors:
+        sentence += (
+            f" Its updates were added to other bits of {', '.join(made.tensors[:3])}"
+            + (f" and {len(made.tensors) - 3} more" if len(made.tensors) > 3 else "")
+            + ", which the method never saw."
+        )
+    asked = "were asked again here" if made.asked else "were not asked again"
+    return f"{sentence} Its questions {asked}."
+
+
 def overruled(manifest: Manifest) -> tuple[str, ...]:
     """The guards that were overruled; by their number alone if the request is undisclosed."""
     reasons = manifest.overruled

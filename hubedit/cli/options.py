@@ -30,6 +30,9 @@ base_option = click.option(
     metavar="REPO[@REV]|DIR",
     help="Take the base from here instead of where the edit points.",
 )
+no_probes_option = click.option(
+    "--no-probes", is_flag=True, help="Do not load the model to ask the edits' questions again."
+)
 direct_option = click.option(
     "--direct", is_flag=True, help="Commit to main instead of opening a pull request."
 )
