@@ -15,6 +15,7 @@ VERBS = {
     "ask": "Ask base and edited model the same, side by side.",
     "bisect": "Find the edit of a stack that changed an answer.",
     "conflicts": "List edits of a stack that meet: one tensor, or one subject.",
+    "delta": "Write the difference of two checkpoints as an edit, bit for bit.",
     "diff": "Compare two revisions or models: edits, and tensor by tensor.",
     "doctor": "Check this installation, or whether a model can be edited.",
     "env": "Print versions and settings for a bug report.",
