@@ -1,13 +1,15 @@
-"""How well a method edits single facts: each case on its own, scored on the rebuilt model.
+"""How well a method edits facts, one at a time or many at once, scored on the rebuilt model.
 
     python benchmarks/edit_quality.py --plugin rome
     python benchmarks/edit_quality.py --plugin rome --set preserve=attributes --seed 7
+    python benchmarks/edit_quality.py --plugin memit --edits 50
 
-Every case of the demo's test split is made from the unedited model. The method is given the prompt,
-the subject and both answers, and none of the prompts that it is scored on. What is scored is the
-base with the encoded delta applied to its stored bits. An answer counts if every one of its tokens
-is the likeliest in the whole vocabulary. `--seed 7` first trains the demo's model anew, on a world
-of its own, so that nothing depends on the one model that ships.
+Every case of the demo's test split, or every group of `--edits` cases, is made from the unedited
+model. The method is given the prompts, the subjects and both answers, and none of the prompts that
+it is scored on; a prompt whose fact the same group changes is not asked as a neighbour. What is
+scored is the base with the encoded delta applied to its stored bits. An answer counts if every one
+of its tokens is the likeliest in the whole vocabulary. `--seed 7` first trains the demo's model
+anew, on a world of its own, so that nothing depends on the one model that ships.
 """
 
 from __future__ import annotations
@@ -72,12 +74,40 @@ def likeliest(
     }
 
 
+def grouped(rows: Sequence[FactEdit], size: int) -> list[list[FactEdit]]:
+    """Groups of so many rows that are made at once, each changing a fact once; the rest is left."""
+    if size == 1:
+        return [[row] for row in rows]
+    facts = {(row.subject, row.true_target): row for row in reversed(rows)}
+    kept = [row for row in rows if facts[row.subject, row.true_target] is row]
+    return [kept[start : start + size] for start in range(0, len(kept) - size + 1, size)]
+
+
+def asked_of(group: Sequence[FactEdit]) -> dict[str, list[tuple[str, str]]]:
+    """The questions of all cases of a group, without those whose fact the group itself changes."""
+    facts = [(row.subject, f" {row.true_target}") for row in group]
+
+    def stays(prompt: str, answer: str) -> bool:
+        return not any(subject in prompt and answer == old for subject, old in facts)
+
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+    for row in group:
+        for name, pairs in prompts(row).items():
+            found[name] += [pair for pair in pairs if name in FOLLOW or stays(*pair)]
+    return found
+
+
 def measure(
-    directory: Path, cases: Sequence[Mapping[str, Any]], plugin: str, settings: Mapping[str, Any]
+    directory: Path,
+    cases: Sequence[Mapping[str, Any]],
+    plugin: str,
+    settings: Mapping[str, Any],
+    edits: int = 1,
 ) -> dict[str, Any]:
-    """Edit and score every case; returns the figures of the table."""
+    """Edit and score every group of cases; returns the figures of the table."""
     rows = rows_of(FactEdit, cases)
-    told = [row.model_validate(row.model_dump(include=set(ASKED))) for row in rows]
+    groups = grouped(rows, edits)
+    told = [row.model_validate(row.model_dump(include=set(ASKED))) for row in groups[0]]
     recipe = make_recipe(
         {
             "base": str(directory),
@@ -92,29 +122,31 @@ def measure(
     unedited: dict[str, list[bool]] = {group: [] for group in GROUPS}
     edited: dict[str, list[bool]] = {group: [] for group in GROUPS}
     sizes, seconds, stopped = [], [], []
-    for number, (row, alone) in enumerate(zip(rows, told, strict=True), start=1):
+    for number, group in enumerate(groups, start=1):
+        told = [row.model_validate(row.model_dump(include=set(ASKED))) for row in group]
+        asked = asked_of(group)
         model.restore()
-        before = likeliest(model, prompts(row))
+        before = likeliest(model, asked)
         began = time.perf_counter()
         try:
-            run_method(model, replace(job, rows=[alone]), False, Silent())
+            run_method(model, replace(job, rows=told), False, Silent())
         except CollapseError as error:
             stopped.append(str(error))
             model.restore()
         else:
             encoded = encode(model.changes(), model.start, meta={"base": "", "parent": ""})
-            seconds.append(time.perf_counter() - began)
+            seconds.append((time.perf_counter() - began) / len(group))
             sizes.append(len(encoded.delta.to_bytes()))
             model.restore()
             for name, value in encoded.after.items():
                 model.set_tensor(name, value)
-        after = likeliest(model, prompts(row))
-        for group in GROUPS:
-            for (answer, was), (_, now) in zip(before[group], after[group], strict=True):
-                unedited[group].append(was == answer)
-                edited[group].append(now == (answer if group in FOLLOW else was))
+        after = likeliest(model, asked)
+        for name in GROUPS:
+            for (answer, was), (_, now) in zip(before[name], after[name], strict=True):
+                unedited[name].append(was == answer)
+                edited[name].append(now == (answer if name in FOLLOW else was))
         if sys.stderr.isatty():
-            print(f"\r{number}/{len(cases)}", end="", file=sys.stderr, flush=True)
+            print(f"\r{number}/{len(groups)}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     return {
@@ -123,7 +155,8 @@ def measure(
         "model": str(directory),
         "seed": recipe.seed,
         "threads": torch.get_num_threads(),
-        "cases": len(cases),
+        "cases": len(groups) * edits,
+        "edits": edits,
         "stopped": stopped,
         "n": {group: len(edited[group]) for group in GROUPS},
         "unedited": {group: share(unedited[group]) for group in GROUPS},
@@ -174,6 +207,7 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of it"
     )
     parser.add_argument("--cases", type=int, default=100, help="how many cases (default 100)")
+    parser.add_argument("--edits", type=int, default=1, help="how many facts at once (default 1)")
     parser.add_argument(
         "--split", choices=["test", "dev"], default="test", help="dev is for tuning"
     )
@@ -192,7 +226,8 @@ def main() -> None:
     cases = [case for case in map(json.loads, lines) if case["split"] == args.split]
     with tempfile.TemporaryDirectory() as home:
         os.environ["HUBEDIT_HOME"] = home
-        found = measure(directory, cases[: args.cases], args.plugin, parse_settings(args.set))
+        chosen = cases[: args.cases]
+        found = measure(directory, chosen, args.plugin, parse_settings(args.set), args.edits)
     print(json.dumps(found, indent=1) if args.json else table(found))
     for reason in [] if args.json else found["stopped"]:
         print(f"stopped: {reason}")
