@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
@@ -101,9 +101,10 @@ def error_answer(refusal: Refusal) -> Response:
 
 
 class Traffic:
-    """What a server has answered: the last requests, and bytes of bodies by path."""
+    """What a server has answered: the last requests, how often which status, bytes by path."""
 
     def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
         self.requests: deque[str] = deque(maxlen=10_000)
         self.bytes_by_path: dict[str, int] = {}
         self.active = 0
@@ -168,6 +169,7 @@ class App:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
+                self.traffic.statuses[message["status"]] += 1
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             else:
                 self.traffic.sent(path, len(message.get("body", b"")))
