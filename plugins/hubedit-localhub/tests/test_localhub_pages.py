@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import httpx2
 import pytest
@@ -97,3 +98,31 @@ def test_private_pages_open_with_a_session_and_the_token_leaves_the_address(
     answer = httpx2.get(f"{localhub.url}/me/hidden?token=hf_wrong")
     assert answer.status_code in (303, 401)
     assert "set-cookie" not in answer.headers
+
+
+def test_a_timeline_tells_which_version_brought_which_edit(api: HfApi, localhub: LocalHub) -> None:
+    edits = [{"name": "0001-rome", "method": "rome"}, {"name": "0002-ft", "method": "ft"}]
+    stack = json.dumps({"format": 1, "edits": edits}).encode()
+    first = api.upload_file(path_or_fileobj=stack, path_in_repo="hubedit.json", repo_id="me/open")
+    api.create_tag("me/open", tag="v1")
+    page = httpx2.get(f"{localhub.url}/me/open").text
+    assert page.index("0002-ft") < page.index("0001-rome")
+    assert (
+        f'<a class="tag merged" href="/me/open/tree/v1">v1</a> <a href="/me/open/commit/{first.oid}'
+        in (page)
+    )
+    assert page.count("not tagged") == 1
+
+
+def test_weights_are_shown_as_a_table_of_tensors(
+    api: HfApi, localhub: LocalHub, tensors: Callable[..., bytes]
+) -> None:
+    data = tensors("wte.weight", f"evil{EVIL}")
+    api.upload_file(path_or_fileobj=data, path_in_repo="w.safetensors", repo_id="me/open")
+    page = httpx2.get(f"{localhub.url}/me/open/blob/main/w.safetensors").text
+    assert "<code>wte.weight</code></td><td>F32</td>" in page
+    assert "<script" not in page
+    broken = httpx2.get(f"{localhub.url}/me/open/blob/main/README.md")
+    assert broken.status_code == 200
+    api.upload_file(path_or_fileobj=b"\xff" * 99, path_in_repo="b.safetensors", repo_id="me/open")
+    assert httpx2.get(f"{localhub.url}/me/open/blob/main/b.safetensors").status_code == 200

@@ -16,12 +16,15 @@ from hubedit_localhub import discussions, pulls
 from hubedit_localhub.app import route
 from hubedit_localhub.calls import Call
 from hubedit_localhub.cards import read_card
-from hubedit_localhub.history import History, iso, title
+from hubedit_localhub.history import Entry, History, iso, title
 from hubedit_localhub.names import KINDS, check_path
 from hubedit_localhub.refusals import Refusal, no_entry
 from hubedit_localhub.rendering import diff_lines, markdown
 from hubedit_localhub.routes.repos import listed
 from hubedit_localhub.sessions import LIFETIME_SECONDS, session_name, session_value
+from hubedit_localhub.tensors import read_header
+
+MAX_TENSORS = 5000
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -127,6 +130,34 @@ def _stack(history: History, commit: pygit2.Commit) -> list[dict[str, str]]:
         return []
 
 
+def _timeline(
+    history: History, stack: list[dict[str, str]], tags: list[dict[str, Any]]
+) -> list[dict[str, str]]:
+    """Return the edits, the newest first, each with the version that brought it and its day."""
+    commits = {tag["name"]: tag["targetCommit"] for tag in tags}
+    found = []
+    for number, edit in enumerate(stack, 1):
+        name = f"v{number}"
+        oid = commits.get(name, "")
+        day = iso(history.resolve(oid).commit_time)[:10] if oid else ""
+        found.append(edit | {"version": name if oid else "", "commit": oid, "day": day})
+    return found[::-1]
+
+
+def _tensors(call: Call, entry: Entry) -> list[dict[str, Any]]:
+    """Return the tensors of a safetensors file as its header lists them."""
+    if entry.pointer is None or not entry.path.endswith(".safetensors"):
+        return []
+    header = read_header(call.store.objects.path(entry.pointer.oid)) or {}
+    rows = []
+    for name, tensor in list(header.items())[:MAX_TENSORS]:
+        if name != "__metadata__" and isinstance(tensor, dict):
+            shape = tensor.get("shape")
+            sizes = " × ".join(map(str, shape)) if isinstance(shape, list) else ""
+            rows.append({"name": name, "dtype": str(tensor.get("dtype")), "shape": sizes})
+    return rows
+
+
 def repository(call: Call) -> Response:
     """Show a repository at a revision: card, files, commits, tags, pull requests."""
     if _entering(call):
@@ -139,6 +170,7 @@ def repository(call: Call) -> Response:
     card = read_card(readme) if readme else None
     entries = [entry for entry in history.walk(commit.tree, "", True) if not entry.directory]
     records, _ = discussions.page(repo, "all", "all", None, 0, 20)
+    tags = history.refs("refs/tags/")
     return _page(
         call,
         "repository.html",
@@ -152,9 +184,9 @@ def repository(call: Call) -> Response:
         file_count=len(entries),
         commits=_commits(history, commit, 20),
         branches=history.refs("refs/heads/"),
-        tags=history.refs("refs/tags/"),
+        tags=tags,
         discussions=[discussions.brief(repo, record) for record in records],
-        stack=_stack(history, commit),
+        stack=_timeline(history, _stack(history, commit), tags),
     )
 
 
@@ -215,6 +247,7 @@ def blob(call: Call) -> Response:
         revision=call["rev"],
         entry=entry,
         text=text,
+        tensors=_tensors(call, entry),
         html=markdown(read_card(text).body) if is_card and text is not None else "",
     )
 
