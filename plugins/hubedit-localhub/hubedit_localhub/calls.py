@@ -28,8 +28,8 @@ class Limits(NamedTuple):
     """
 
     commit: int = 64 << 20
-    multipart_from: int = 512 << 20
-    part: int = 64 << 20
+    multipart_from: int = 4 << 30
+    part: int = 256 << 20
     object: int = 5 << 40
     patience: float = 60.0
 

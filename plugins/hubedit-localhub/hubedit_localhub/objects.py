@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ from hubedit_localhub.refusals import Refusal
 STALE_SECONDS = 24 * 3600
 _OID = re.compile(r"[0-9a-f]{64}")
 _UPLOAD = re.compile(r"[0-9a-f]{32}")
-_BLOCK = 1 << 20
+WHOLE = "whole"
 
 
 def check_oid(oid: object) -> str:
@@ -37,11 +38,12 @@ class Incoming:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, block: bytes) -> None:
-        """Append `block`."""
-        self._hash.update(block)
-        self._file.write(block)
-        self.size += len(block)
+    def write(self, blocks: Iterable[bytes]) -> None:
+        """Append `blocks`."""
+        for block in blocks:
+            self._hash.update(block)
+            self._file.write(block)
+            self.size += len(block)
 
     def finish(self, oid: str, size: int) -> None:
         """Put the file into the store, or refuse with 422 if it is not what was announced."""
@@ -56,6 +58,32 @@ class Incoming:
         """Close and remove what was written; after `finish` nothing happens."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+class Part:
+    """One part on its way in, written where it belongs in the file that all parts make."""
+
+    def __init__(self, place: Path, number: int, start: int) -> None:
+        self._mark, self._start = place / str(number), start
+        self._file = os.open(place / WHOLE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.size = 0
+
+    def write(self, blocks: Iterable[bytes]) -> None:
+        """Append `blocks`."""
+        for block in blocks:
+            rest = memoryview(block)
+            while rest:
+                written = os.pwrite(self._file, rest, self._start + self.size)
+                self.size += written
+                rest = rest[written:]
+
+    def finish(self) -> None:
+        """Note that the part is complete."""
+        self._mark.touch()
+
+    def discard(self) -> None:
+        """Close the file; a part that is not complete is written over when it is sent again."""
+        os.close(self._file)
 
 
 class Objects:
@@ -100,29 +128,23 @@ class Objects:
             raise Refusal(404, "this upload is finished or was given up; commit again")
         return place
 
-    def write_part(self, upload: str, number: int, incoming: Incoming) -> str:
-        """Keep one received part and return its entity tag."""
-        place = self._parts(upload)
-        incoming._file.close()
-        os.replace(incoming.path, place / f"{number:05d}")
-        return incoming._hash.hexdigest()
+    def part(self, upload: str, number: int, start: int) -> Part:
+        """Begin to receive one part of an upload, whose first byte is at `start` of the whole."""
+        return Part(self._parts(upload), number, start)
 
     def finish_parts(self, upload: str, count: int, oid: str, size: int) -> None:
-        """Join the parts of an upload, check the whole and put it into the store."""
+        """Check the whole that the parts of an upload make, and put it into the store."""
         place = self._parts(upload)
-        whole = Incoming(self)
-        try:
-            for number in range(1, count + 1):
-                try:
-                    part = open(place / f"{number:05d}", "rb")  # noqa: SIM115
-                except FileNotFoundError:
-                    raise Refusal(400, f"part {number} of {count} was not uploaded") from None
-                with part:
-                    while block := part.read(_BLOCK):
-                        whole.write(block)
-            whole.finish(oid, size)
-        finally:
-            whole.discard()
+        for number in range(1, count + 1):
+            if not (place / str(number)).exists():
+                raise Refusal(400, f"part {number} of {count} was not uploaded")
+        with (place / WHOLE).open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file.tell()
+        if digest != oid or found != size:
+            raise Refusal(422, f"the content is not the announced object {oid} of {size} bytes")
+        self.adopt(place / WHOLE, oid)
         shutil.rmtree(place, ignore_errors=True)
 
     def sweep(self, before: float | None = None) -> None:

@@ -107,6 +107,14 @@ def test_a_folder_is_uploaded_and_old_files_deleted(
     ]
 
 
+def test_what_gitignore_names_is_left_out(client: HfApi, fresh: str) -> None:
+    rules = b"*.log\n!kept.log\nbuild/\n"
+    _commit(client, fresh, _add(".gitignore", rules), _add("a.log"), _add("kept.log"))
+    _commit(client, fresh, _add("sub/b.log"), _add("build/x"), _add("src/x"))
+    files = client.list_repo_files(fresh)
+    assert sorted(files) == [".gitattributes", ".gitignore", "kept.log", "src/x"]
+
+
 def test_the_same_again_makes_no_commit(client: HfApi, fresh: str) -> None:
     first = _commit(client, fresh, _add("a", b"a"), _add("w.bin", b"\0w"))
     assert _commit(client, fresh, _add("a", b"a"), _add("w.bin", b"\0w")).oid == first.oid

@@ -6,8 +6,11 @@ import base64
 import binascii
 import json
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import pygit2
 from starlette.responses import Response
 
 from hubedit_localhub.accounts import Account
@@ -51,7 +54,7 @@ def _looks_binary(sample: bytes) -> bool:
     return False
 
 
-def _upload_mode(history: History, revision: str, file: dict[str, Any]) -> dict[str, Any]:
+def _upload_mode(history: History, commit: pygit2.Commit, file: dict[str, Any]) -> dict[str, Any]:
     path, size = file.get("path"), file.get("size")
     if not isinstance(path, str) or not isinstance(size, int):
         raise Refusal(400, "each file needs a path and a size")
@@ -60,7 +63,6 @@ def _upload_mode(history: History, revision: str, file: dict[str, Any]) -> dict[
         sample = base64.b64decode(str(file.get("sample") or ""))
     except binascii.Error:
         raise Refusal(400, f"the sample of {path} is not base64") from None
-    commit = history.resolve(revision)
     large = history.is_large_by_name(commit, path) or size > LARGE or _looks_binary(sample)
     result: dict[str, Any] = {
         "path": path,
@@ -73,15 +75,33 @@ def _upload_mode(history: History, revision: str, file: dict[str, Any]) -> dict[
     return result
 
 
+def _ignored(rules: str, paths: list[str]) -> set[str]:
+    """Return the paths that a `.gitignore` names, by git's own reading of it."""
+    with tempfile.TemporaryDirectory() as place:
+        git = pygit2.init_repository(place, bare=True)
+        exclude = Path(place) / "info" / "exclude"
+        exclude.parent.mkdir(exist_ok=True)
+        exclude.write_text(rules)
+        return {path for path in paths if git.path_is_ignored(path)}
+
+
 def preupload(call: Call) -> Response:
-    """Say for each file whether it is committed as text or goes through the LFS store."""
+    """Say for each file whether it is committed as text, goes through the LFS store, or is left."""
     repo = call.repo()
     contributor(call, repo)
-    files = call.json().get("files")
+    body = call.json()
+    files, rules = body.get("files"), body.get("gitIgnore")
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
         raise Refusal(400, "files must be a list of objects")
     history = History(repo)
-    return answer({"files": [_upload_mode(history, call["rev"], file) for file in files]})
+    commit = history.resolve(call["rev"])
+    found = [_upload_mode(history, commit, file) for file in files]
+    rules = rules if isinstance(rules, str) else history.text(commit, ".gitignore")
+    if rules:
+        ignored = _ignored(rules, [file["path"] for file in found])
+        for file in found:
+            file["shouldIgnore"] = file["path"] in ignored
+    return answer({"files": found})
 
 
 def _need_object(call: Call, repo: Repo, account: Account, oid: str, size: int | None) -> Pointer:

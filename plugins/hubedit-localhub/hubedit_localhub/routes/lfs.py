@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
@@ -13,11 +14,12 @@ from starlette.responses import Response
 
 from hubedit_localhub.app import route, stream
 from hubedit_localhub.calls import Call, answer
-from hubedit_localhub.objects import Incoming, check_oid
+from hubedit_localhub.objects import Incoming, Part, check_oid
 from hubedit_localhub.refusals import Refusal, no_repo
 from hubedit_localhub.store import Repo
 
 LIFETIME_SECONDS = 3600
+Sink = TypeVar("Sink", Incoming, Part)
 _BLOCK = 4 << 20
 
 
@@ -49,7 +51,10 @@ def _upload(call: Call, repo: Repo, oid: str, size: int) -> dict[str, Any]:
     header = {"chunk_size": str(part)}
     for number in range(1, count + 1):
         length = min(part, size - part * (number - 1))
-        header[f"{number:05d}"] = _signed(call, "part", upload=upload, number=number, size=length)
+        start = part * (number - 1)
+        header[f"{number:05d}"] = _signed(
+            call, "part", upload=upload, number=number, start=start, size=length
+        )
     return {"href": _signed(call, "join", upload=upload, count=count, **fields), "header": header}
 
 
@@ -101,25 +106,34 @@ def _target(call: Call, fields: dict[str, str]) -> Repo:
 
 
 async def _receive(
-    call: Call, request: Request, size: int, finish: Callable[[Incoming], Response]
+    request: Request, size: int, sink: Sink, finish: Callable[[Sink], Response]
 ) -> Response:
-    """Write the body to disk block by block in threads, so that other requests go on."""
-    incoming = Incoming(call.store.objects)
+    """Write the body block by block in threads: other requests go on, and so does this body."""
+    writing: asyncio.Task[None] | None = None
     try:
-        held = bytearray()
-        total = 0
+        held: list[bytes] = []
+        total, waiting = 0, 0
         async for block in request.stream():
             total += len(block)
             if total > size:
-                raise Refusal(422, f"more than the announced {size} bytes")
-            held += block
-            if len(held) >= _BLOCK:
-                await run_in_threadpool(incoming.write, bytes(held))
-                held.clear()
-        await run_in_threadpool(incoming.write, bytes(held))
-        return await run_in_threadpool(finish, incoming)
+                raise Refusal(
+                    422, f"more than the announced {size} bytes", headers={"Connection": "close"}
+                )
+            held.append(block)
+            waiting += len(block)
+            if waiting >= _BLOCK:
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(run_in_threadpool(sink.write, held))
+                held, waiting = [], 0
+        if writing is not None:
+            await writing
+        await run_in_threadpool(sink.write, held)
+        return await run_in_threadpool(finish, sink)
     finally:
-        incoming.discard()
+        if writing is not None and not writing.done():
+            await asyncio.wait([writing])
+        sink.discard()
 
 
 async def put(call: Call, request: Request) -> Response:
@@ -132,21 +146,22 @@ async def put(call: Call, request: Request) -> Response:
         repo.link(fields["oid"])
         return Response(headers={"ETag": f'"{fields["oid"]}"'})
 
-    return await _receive(call, request, size, finish)
+    return await _receive(request, size, Incoming(call.store.objects), finish)
 
 
 async def part(call: Call, request: Request) -> Response:
     """Receive one part of an object."""
     fields = _checked(call, "part")
-    size = int(fields["size"])
+    number, size = int(fields["number"]), int(fields["size"])
 
-    def finish(incoming: Incoming) -> Response:
-        if incoming.size != size:
-            raise Refusal(422, f"this part has {incoming.size} bytes, not {size}")
-        etag = call.store.objects.write_part(fields["upload"], int(fields["number"]), incoming)
-        return Response(headers={"ETag": f'"{etag}"'})
+    def finish(part: Part) -> Response:
+        if part.size != size:
+            raise Refusal(422, f"this part has {part.size} bytes, not {size}")
+        part.finish()
+        return Response(headers={"ETag": f'"{fields["upload"]}-{number}"'})
 
-    return await _receive(call, request, size, finish)
+    sink = call.store.objects.part(fields["upload"], number, int(fields["start"]))
+    return await _receive(request, size, sink, finish)
 
 
 def join(call: Call) -> Response:
