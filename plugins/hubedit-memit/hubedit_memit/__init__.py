@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import hubedit
 from hubedit.layouts import Layout
 from hubedit_memit.config import AlphaEditConfig, EmmetConfig, ManyFactsConfig, MemitConfig
+from hubedit_memit.conflicts import grouped, without_repeats
 from hubedit_memit.layers import default_layers
 
 __all__ = [
@@ -52,15 +53,21 @@ class _ManyFacts:
         rows: Sequence[hubedit.FactEdit],
         config: ManyFactsConfig,
     ) -> Mapping[str, int] | None:
-        """Every edited layer's weight changes, by a rank of one for each row."""
-        layers = config.layers
+        """Every edited layer's weight changes, by a rank of one for each key of each batch."""
+        rows, layers = without_repeats(rows), config.layers
         if layers is None:
             numbers = [layout.layer_of(name) for name in shapes]
             depth = max((number for number in numbers if number is not None), default=0) + 1
             layers = default_layers(
                 layout, SimpleNamespace(**{layout.depth_key: depth}), cls.single
             )
-        return {layout.mlp_out_weight(layer): len(rows) for layer in layers}
+        size = config.batch or max(len(rows), 1)
+        counts = [
+            len(grouped(rows[start : start + size], config.subjects == "together"))
+            for start in range(0, len(rows), size)
+        ]
+        names = [layout.mlp_out_weight(layer) for layer in layers]
+        return {name: sum(min(count, *shapes[name]) for count in counts) for name in names}
 
 
 class Memit(_ManyFacts, hubedit.Method[hubedit.FactEdit, MemitConfig]):

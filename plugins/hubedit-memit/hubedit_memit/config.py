@@ -97,6 +97,17 @@ class ManyFactsConfig(hubedit.Config):
     max_canary_ratio: float = Field(
         1.5, gt=0, description="guard: largest growth of the perplexity on texts held out of C"
     )
+    min_recall: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="guard: least share of the rows of earlier batches that are still answered",
+    )
+    on_collapse: Literal["keep", "stop"] = Field(
+        "keep",
+        description="when a guard stops a batch that is not the first: keep what was written "
+        "before it and leave the rest out, or write nothing",
+    )
     min_probability: float = Field(
         0.5,
         ge=0,

@@ -1,4 +1,4 @@
-"""Rows that say the same twice, and rows that contradict each other."""
+"""Rows that say the same twice, rows that contradict each other, and rows that share a key."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def without_repeats(rows: Sequence[hubedit.FactEdit]) -> list[hubedit.FactEdit]:
                 "one of them"
             )
     return kept
+
+
+def grouped(rows: Sequence[hubedit.FactEdit], together: bool) -> list[list[int]]:
+    """The numbers, from 0, of the rows that have one key: those about one subject if `together`."""
+    groups: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        name = " ".join(row.subject.split()) if together else str(number)
+        groups.setdefault(name, []).append(number)
+    return list(groups.values())

@@ -17,7 +17,7 @@ from hubedit_rome.statistics import SecondMoment, gather_texts, second_moment
 
 import hubedit
 from hubedit_memit.config import ManyFactsConfig
-from hubedit_memit.conflicts import without_repeats
+from hubedit_memit.conflicts import grouped, without_repeats
 from hubedit_memit.layers import check_layers, default_layers
 from hubedit_memit.states import Weighed, read, target_probabilities, weigh
 from hubedit_memit.values import Wish, optimise
@@ -74,7 +74,8 @@ def apply(
         )
         size = config.batch or len(rows)
         for start in range(0, len(rows), size):
-            editing.write(rows[start : start + size], start)
+            if not editing.write(rows[start : start + size], start):
+                break
 
 
 def _described(site: Site, moment: SecondMoment) -> dict[str, Any]:
@@ -121,6 +122,18 @@ class _Update:
         return self.left @ self.right
 
 
+@dataclass(frozen=True)
+class _Canaries:
+    """How the perplexity on held-out texts grew since the start, and what is left of `done`."""
+
+    growth: float | None
+    recall: float | None
+
+
+def _finite(figure: float | None) -> float | None:
+    return figure if figure is not None and math.isfinite(figure) else None
+
+
 @dataclass
 class _Editing:
     """What all batches of a run share."""
@@ -131,16 +144,21 @@ class _Editing:
     run: hubedit.RunContext
     prefixes: Sequence[str]
     canary: Canary
+    done: list[Context] = field(default_factory=list)
+    """The bare prompts of the rows that were written and reached their targets."""
     figures: list[dict[str, Any]] = field(default_factory=list)
     batches: list[dict[str, Any]] = field(default_factory=list)
 
-    def write(self, rows: Sequence[hubedit.FactEdit], start: int) -> None:
-        """Write one batch of rows on the model as it is now; `start` rows were written before."""
+    def write(self, rows: Sequence[hubedit.FactEdit], start: int) -> bool:
+        """Write one batch of rows on the model as it is now; `start` rows were written before.
+
+        Returns false, with the model as it was, if a guard stopped a batch that is not the first.
+        """
         written = [
             self.placed(row, f"row {number} (“{row.text}”)")
             for number, row in enumerate(rows, start + 1)
         ]
-        groups = self.grouped(rows)
+        groups = grouped(rows, self.config.subjects == "together")
         deltas, values = self.optimised(
             [
                 Wish(
@@ -162,8 +180,15 @@ class _Editing:
         with ExitStack() as tried:
             updates = self.spread(weighed, deltas, tried)
             probabilities = target_probabilities(self.model, [own.prompt for own in written])
-            growth = self.canary.ratio(self.model)
-        self.guard(updates, growth, f"rows {start + 1} to {start + len(rows)}")
+            canaries = _Canaries(self.canary.ratio(self.model), self.recall())
+        problem = self.problem(updates, canaries)
+        name = f"rows {start + 1} to {start + len(rows)}"
+        if problem and start and self.config.on_collapse == "keep" and not self.run.force:
+            self.run.log(f"{name} and those after them were left out: {problem}")
+            self.run.record("left_out", {"from_row": start + 1, "reason": problem})
+            return False
+        if problem:
+            stop(self.run, f"{name}: {problem}")
         for layer, update in zip(self.layers, updates, strict=True):
             left, right = update.left.cpu().numpy(), update.right.cpu().numpy()
             self.model.update(update.site.weight, hubedit.LowRank(left, right))
@@ -173,7 +198,20 @@ class _Editing:
             index: value for group, value in zip(groups, values, strict=True) for index in group
         }
         figures = [of_row[index] for index in range(len(rows))]
-        self.report(rows, start, figures, probabilities, updates, growth)
+        prompts = [own.prompt for own in written]
+        self.report(rows, start, figures, probabilities, updates, canaries)
+        self.done += [
+            prompt
+            for prompt, probability in zip(prompts, probabilities, strict=True)
+            if probability >= self.config.min_probability
+        ]
+        return True
+
+    def recall(self) -> float | None:
+        """The share of rows that had reached their targets and still do; None of none."""
+        likely = target_probabilities(self.model, self.done)
+        still = [probability >= self.config.min_probability for probability in likely]
+        return sum(still) / len(still) if still else None
 
     def placed(self, row: hubedit.FactEdit, name: str) -> _Placed:
         """A row after every prefix, without the contexts whose keys tell nothing of the subject."""
@@ -187,15 +225,6 @@ class _Editing:
                 "the edit is made for the prompt with words before it"
             )
         return _Placed(everywhere[0], usable)
-
-    def grouped(self, rows: Sequence[hubedit.FactEdit]) -> list[list[int]]:
-        """The numbers of the rows that have one key, from 0."""
-        if self.config.subjects == "apart":
-            return [[number] for number in range(len(rows))]
-        groups: dict[str, list[int]] = {}
-        for number, row in enumerate(rows):
-            groups.setdefault(" ".join(row.subject.split()), []).append(number)
-        return list(groups.values())
 
     def optimised(self, wishes: Sequence[Wish]) -> tuple[torch.Tensor, list[dict[str, Any]]]:
         """Every δ, float64 [width, wishes], and the figures of each optimisation."""
@@ -258,23 +287,29 @@ class _Editing:
         length = float((left @ right).norm()) / max(float(weight.norm()), 1e-30)
         return _Update(layer.site, left, right, keys, length)
 
-    def guard(self, updates: Sequence[_Update], growth: float | None, name: str) -> None:
-        """Stop if an update is too large or does damage."""
+    def problem(self, updates: Sequence[_Update], canaries: _Canaries) -> str | None:
+        """Why a batch should not be written: an update is too large or does damage."""
+        config = self.config
         for update in updates:
-            if update.norm_ratio > self.config.max_norm_ratio:
-                stop(
-                    self.run,
-                    f"{name}: the update of {update.site.weight} is {update.norm_ratio:.2g} times "
-                    f"as large as the weight (limit {self.config.max_norm_ratio:g}); use a smaller "
-                    "clamp_factor or other layers",
+            if update.norm_ratio > config.max_norm_ratio:
+                return (
+                    f"the update of {update.site.weight} is {update.norm_ratio:.2g} times as large "
+                    f"as the weight (limit {config.max_norm_ratio:g}); use a smaller clamp_factor "
+                    "or other layers"
                 )
-        if growth is not None and growth > self.config.max_canary_ratio:
-            stop(
-                self.run,
-                f"{name}: the perplexity on {len(self.canary.texts)} held-out texts would grow "
-                f"{growth:.3g} times (limit {self.config.max_canary_ratio:g}); use a smaller "
-                "clamp_factor, other layers or fewer rows",
+        growth, recall = canaries.growth, canaries.recall
+        if growth is not None and growth > config.max_canary_ratio:
+            return (
+                f"the perplexity on {len(self.canary.texts)} held-out texts would grow "
+                f"{growth:.3g} times (limit {config.max_canary_ratio:g}); use a smaller "
+                "clamp_factor, other layers or fewer rows"
             )
+        if recall is not None and recall < config.min_recall:
+            return (
+                f"only {recall:.0%} of the rows before them would still be answered (limit "
+                f"{config.min_recall:.0%}); use fewer rows, or larger batches"
+            )
+        return None
 
     def report(
         self,
@@ -283,15 +318,13 @@ class _Editing:
         values: Sequence[dict[str, Any]],
         probabilities: Sequence[float],
         updates: Sequence[_Update],
-        growth: float | None,
+        canaries: _Canaries,
     ) -> None:
         """Record the figures of a batch, and warn of targets that stay unlikely."""
         least = self.config.min_probability
         for value, probability in zip(values, probabilities, strict=True):
             found = {"probability": probability, **value}
-            figures = {
-                name: figure if math.isfinite(figure) else None for name, figure in found.items()
-            }
+            figures = {name: _finite(figure) for name, figure in found.items()}
             self.figures.append({**figures, "reached": probability >= least})
         missed = [
             row for row, probability in zip(rows, probabilities, strict=True) if probability < least
@@ -306,7 +339,8 @@ class _Editing:
             {
                 "rows": len(rows),
                 "norm_ratios": {str(one.site.layer): one.norm_ratio for one in updates},
-                "canary_ratio": growth if growth is not None and math.isfinite(growth) else None,
+                "canary_ratio": _finite(canaries.growth),
+                "recall": canaries.recall,
             }
         )
         self.run.record("rows", self.figures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hubedit_memit import AlphaEdit, Emmet, Memit
+from hubedit_memit import AlphaEdit, Emmet, Memit, MemitConfig
 
 import hubedit
 
@@ -67,3 +67,30 @@ def test_later_batches_keep_what_earlier_ones_wrote(facts, facts_run, ten):
     assert said(facts, follow) == 1
     assert said(facts, stay) >= 0.95
     assert [batch["rows"] for batch in facts_run.records["batches"]] == [5, 5]
+
+
+def drift(facts, run, cases, **how):
+    """How the perplexity on held-out texts grew after each batch of one row."""
+    rows = [told(case) for case in cases]
+    Memit().apply(facts, rows, MemitConfig(layers=(1,), batch=1, **how), run)
+    return [batch["canary_ratio"] for batch in run.records["batches"]]
+
+
+def test_a_guard_leaves_out_a_later_batch_and_keeps_what_was_written(facts, make_facts_run, ten):
+    grown = drift(facts, make_facts_run(), ten[:5])
+    worst = max(range(1, 5), key=lambda number: grown[number] - max(grown[:number]))
+    limit = {"max_canary_ratio": (grown[worst] + max(grown[:worst])) / 2}
+    assert max(grown[:worst]) < limit["max_canary_ratio"] < grown[worst]
+
+    facts.restore()
+    run = make_facts_run()
+    assert drift(facts, run, ten[:5], **limit) == grown[:worst]
+    assert run.records["left_out"]["from_row"] == worst + 1
+    assert "the perplexity on" in run.records["left_out"]["reason"]
+    assert "and those after them were left out" in run.messages[-1]
+    assert len(run.records["rows"]) == worst
+    assert said(facts, questions(ten[:worst])[0]) == 1
+
+    facts.restore()
+    with pytest.raises(hubedit.CollapseError, match=f"rows {worst + 1} to {worst + 1}: the perple"):
+        drift(facts, make_facts_run(), ten[:5], on_collapse="stop", **limit)

@@ -68,6 +68,24 @@ def test_what_will_change_is_known_before(tiny):
     assert one == {"transformer.h.1.mlp.c_proj.weight": 2}
 
 
+def test_rows_about_one_subject_share_a_key_unless_they_are_taken_apart(tiny):
+    shapes = {name: tuple(value.shape) for name, value in tiny.model.named_parameters()}
+    rows = [row(), row(prompt="{} lives in"), row(subject="Tom Adler"), row()]
+    for subjects, rank in (("together", 2), ("apart", 3)):
+        config = MemitConfig(layers=(1,), subjects=subjects)
+        assert list(Memit.predict(tiny.layout, shapes, rows, config).values()) == [rank]
+
+
+@pytest.mark.parametrize("subjects", ["together", "apart"])
+def test_what_is_planned_is_what_is_made(subjects, tiny, make_run):
+    shapes = {name: tuple(value.shape) for name, value in tiny.model.named_parameters()}
+    rows = [row(), row(prompt="{} lives in"), row(subject="Tom Adler")]
+    config = MemitConfig(subjects=subjects, steps=2, batch=2)
+    Memit().apply(tiny, rows, config, make_run())
+    made = {name: sum(one.rank for one in updates) for name, updates in tiny.changes().items()}
+    assert made == Memit.predict(tiny.layout, shapes, rows, config)
+
+
 def test_more_rows_than_a_side_of_the_weight_still_make_factors(tiny, make_run):
     rows = [
         row(subject=f"{first} {last}", target="oboe" if number % 2 else "cello")
