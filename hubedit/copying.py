@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from hubedit.checkpoint import CHUNK, INDEX, Checkpoint, DirectorySource
+from hubedit.digests import sha256_file
 from hubedit.errors import DeltaError, OutputError, near_misses
 from hubedit.rewriting import homes, rewrite_index, rewrite_shard
 from hubedit.stored import StoredTensor
@@ -36,12 +39,14 @@ def materialize(
     dropped: Collection[str] = (),
     link: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
-) -> None:
+    hashed: bool = False,
+    workers: int | None = None,
+) -> dict[str, str]:
     """Copy a model's directory with some tensors changed; headers and order of bytes stay.
 
     Shards that gain or lose a tensor get a new header, in canonical form, and so does the index.
-    The copy is made beside the target and takes its name when it is complete. One tensor is in
-    memory at a time, where `changes` are functions.
+    The copy is made beside the target and takes its name when it is complete. Files are copied in
+    parallel; one tensor is in memory at a time, where `changes` are functions.
 
     Args:
         source_dir: a directory with a model; links in it are followed.
@@ -55,6 +60,8 @@ def materialize(
         link: hard-link files without changes where the system can, instead of copying them; they
             are then the same files, so that writing to one writes to both.
         progress: called with a file's name, bytes done and bytes in all, after each file.
+        hashed: also return the SHA-256 (hex) of each copied file that is other than the source's.
+        workers: how many files are copied at a time; by default one for each core.
 
     Raises:
         OutputError: the target holds something, or cannot be written.
@@ -88,13 +95,17 @@ def materialize(
         raise OutputError(f"{lost[0]} holds weights or lists them, and is not written as text")
     copied = [name for name in names if name not in texts]
     sizes = {name: (source / name).stat().st_size for name in copied}
-    done, total = 0, sum(sizes.values())
+    one_tensor, stopped = threading.Lock(), threading.Event()
     with _finished(target) as work:
         for name, content in texts.items():
             written = _inside(work, name)
             written.parent.mkdir(parents=True, exist_ok=True)
             written.write_bytes(content)
-        for name in copied:
+
+        def write(name: str) -> str | None:
+            """Write one file; returns its digest if that was asked for and is not the source's."""
+            if stopped.is_set():
+                return None
             copy = _inside(work, name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             touched = by_file.get(name, [])
@@ -102,16 +113,35 @@ def materialize(
                 stay = [tensor for tensor, file in home.items() if file == name]
                 new = {tensor: changes[tensor] for tensor in touched}
                 new |= {tensor: added[tensor] for tensor in stay if tensor in added}
-                if stay:
+                if not stay:
+                    return None
+                with one_tensor:
                     rewrite_shard(source / name, copy, checkpoint, stay, new)
             elif name == INDEX and anew:
                 copy.write_bytes(rewrite_index(source / name, home, checkpoint, added))
-            elif not (link and not touched and _linked(source / name, copy)):
+            elif link and not touched and _linked(source / name, copy):
+                return None
+            else:
                 _copy(source / name, copy)
-                _overwrite(copy, checkpoint, {tensor: changes[tensor] for tensor in touched})
-            done += sizes[name]
-            if progress is not None:
-                progress(name, done, total)
+                if touched:
+                    of_file = {tensor: changes[tensor] for tensor in touched}
+                    _overwrite(copy, checkpoint, of_file, one_tensor)
+            other = touched or name in anew or (name == INDEX and anew)
+            return sha256_file(copy) if hashed and other else None
+
+        done, total, digests = 0, sum(sizes.values()), {}
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            try:
+                for name, digest in zip(copied, pool.map(write, copied), strict=True):
+                    if digest is not None:
+                        digests[name] = digest
+                    done += sizes[name]
+                    if progress is not None:
+                        progress(name, done, total)
+            except BaseException:
+                stopped.set()
+                raise
+    return digests
 
 
 def _copied(source: Path, checkpoint: Checkpoint) -> Iterator[str]:
@@ -204,18 +234,19 @@ def _overwrite(
     copy: Path,
     checkpoint: Checkpoint,
     changes: Mapping[str, StoredTensor | Callable[[], StoredTensor]],
+    one_tensor: threading.Lock,
 ) -> None:
-    """Write tensors at their places in a copied file, and settle it on the disk."""
+    """Write tensors at their places in a copied file."""
     with copy.open("r+b") as file:
         for name, change in changes.items():
             info = checkpoint.tensors[name]
-            tensor = change if isinstance(change, StoredTensor) else change()
-            if (tensor.dtype, tensor.shape) != (info.dtype, info.shape):
-                raise DeltaError(
-                    f"{name!r} is stored as {info.dtype} {list(info.shape)}, and {tensor.dtype} "
-                    f"{list(tensor.shape)} was given"
-                )
-            file.seek(info.begin)
-            file.write(tensor.data.data)
-        file.flush()
-        os.fsync(file.fileno())
+            with one_tensor:
+                tensor = change if isinstance(change, StoredTensor) else change()
+                if (tensor.dtype, tensor.shape) != (info.dtype, info.shape):
+                    raise DeltaError(
+                        f"{name!r} is stored as {info.dtype} {list(info.shape)}, and "
+                        f"{tensor.dtype} {list(tensor.shape)} was given"
+                    )
+                file.seek(info.begin)
+                file.write(tensor.data.data)
+                del tensor

@@ -5,16 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from hubedit.delta import Delta
 from hubedit.errors import BaseMismatchError, ManifestError, VerificationError
 from hubedit.hub import Hub
-from hubedit.manifest import STACK_FILE, Manifest, Stack, StackEntry, written_files
+from hubedit.manifest import (
+    STACK_FILE,
+    Manifest,
+    Stack,
+    StackEntry,
+    touched_tensors,
+    written_files,
+)
 from hubedit.places import HubPlace, Place, base_record, checkpoint, open_base, open_place
 from hubedit.updates import Add, Drop, StoredTensor
 
 OpenHub = Callable[[], Hub]
+
+LARGE = 1 << 26
+"""Bytes of a delta file above which its updates stay on the disk until they are used."""
 
 
 @dataclass(frozen=True)
@@ -77,30 +87,52 @@ class Edition:
         Raises:
             DeltaFormatError: it is not the file that was recorded, or is damaged.
         """
-        content = self.place.read(f"{entry.folder}/delta.safetensors")
-        return Delta.read_verified(content, entry.delta, f"{entry.folder}/delta.safetensors")
+        path = f"{entry.folder}/delta.safetensors"
+        listed = self.place.files()
+        if path in listed and listed[path].size > LARGE:
+            return Delta.open_verified(self.place.local([path]) / path, entry.delta, path)
+        return Delta.read_verified(self.place.read(path), entry.delta, path)
 
     def overlay(self, height: int | None = None) -> dict[str, StoredTensor]:
         """The tensors that differ from the base's at a height of the stack, rebuilt bit for bit.
 
         Those that came or went are left out; see `presence`.
         """
+        return {name: rebuild() for name, rebuild in self.rebuilding(height).items()}
+
+    def rebuilding(self, height: int | None = None) -> dict[str, Callable[[], StoredTensor]]:
+        """The same tensors, each as a function that rebuilds it when it is called.
+
+        Raises:
+            VerificationError: other tensors come, go or are made than recorded.
+        """
         stored = checkpoint(self.base) if self.stack.edits else None
-        tensors: dict[str, StoredTensor] = {}
+        touched = touched_tensors(self.manifests[:height])
+        steps: dict[str, list[Delta]] = {}
         for entry, manifest in zip(self.stack.edits[:height], self.manifests, strict=False):
             delta = self.delta(entry)
             moved = {*delta.added(), *delta.dropped()}
             if moved != _moved(manifest):
                 raise VerificationError(entry.name, ["other tensors come and go than recorded"])
             for name in moved:
-                tensors.pop(name, None)
+                steps.pop(name, None)
             for name in delta:
-                if name in moved:
-                    continue
-                assert stored is not None
-                before = tensors[name] if name in tensors else stored.read(name)
-                tensors[name] = delta.apply(name, before)
-        return tensors
+                if name not in moved:
+                    steps.setdefault(name, []).append(delta)
+        for name, deltas in steps.items():
+            if name in touched and deltas[-1].targets[name].after != touched[name][1]:
+                raise VerificationError(
+                    self.place.title, [f"{name} is rebuilt to other bits than recorded"]
+                )
+
+        def rebuild(name: str) -> StoredTensor:
+            assert stored is not None
+            tensor = stored.read(name)
+            for delta in steps[name]:
+                tensor = delta.apply(name, tensor)
+            return tensor
+
+        return {name: partial(rebuild, name) for name in steps}
 
     def presence(self, height: int | None = None) -> Presence:
         """The tensors that came and went up to a height of the stack, as its manifests say."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+BLOCK = 1 << 20
+"""How many integers are put together at a time."""
 
 MAX_WINDOW_LOG = 20
 """A reader's buffer is never larger than two to this power, whatever a frame asks for."""
@@ -60,7 +64,25 @@ def content_size(frame: StoredTensor) -> int:
     return int(info.decompressed_size)
 
 
-def unpack(frame: StoredTensor, width: int, count: int) -> npt.NDArray[Any]:
+class Planes:
+    """The integers that a frame holds, by a slice at a time."""
+
+    def __init__(self, planes: Raw) -> None:
+        self._planes = planes
+
+    def __getitem__(self, part: slice) -> npt.NDArray[Any]:
+        """Some of them, as unsigned integers."""
+        whole: Raw = np.ascontiguousarray(self._planes[:, part].T)
+        return whole.reshape(-1).view(f"<u{self._planes.shape[0]}")
+
+    def blocks(self) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+        """All of them in their order, `BLOCK` at a time, each with where it lies."""
+        for begin in range(0, self._planes.shape[1], BLOCK):
+            part = slice(begin, min(begin + BLOCK, self._planes.shape[1]))
+            yield part, self[part]
+
+
+def unpack(frame: StoredTensor, width: int, count: int) -> Planes:
     """The integers [count] of `width` bytes that a frame holds.
 
     Raises:
@@ -78,5 +100,4 @@ def unpack(frame: StoredTensor, width: int, count: int) -> npt.NDArray[Any]:
         raise DeltaError("a packed part is damaged") from error
     if content.size != nbytes or not reader.eof or reader.unused_data:
         raise DeltaError("a packed part is not one whole frame")
-    planes: Raw = np.ascontiguousarray(content.reshape(width, count).T)
-    return planes.reshape(-1).view(f"<u{width}")
+    return Planes(content.reshape(width, count))

@@ -7,20 +7,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hubedit.floats import NARROW, Doubles, to_double, widen
+from hubedit.floats import NARROW, widen
 from hubedit.low_rank import LowRank
 from hubedit.stored import StoredTensor
 
 MAX_RANK = 128
-MAX_ELEMENTS = 1 << 26
-"""Larger tensors are not searched: the search holds some float64 values for each element."""
+SAMPLE = 1 << 22
+"""How many elements are searched for factors; of larger tensors, those of some rows."""
 
 _PRECISION = {"F32": (24, -149), "BF16": (8, -133), "F16": (11, -24)}
 """Bits of precision, and the exponent of the smallest unit."""
 
-_ROUNDS = 60
-_PATIENCE = 4
+_RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+_TRIAL, _ROUNDS, _PATIENCE = 6, 60, 3
 _STRIDE = 1.8
+_LARGEST = 2.0**40
+_MISS = 1.0
+"""Bytes that one element takes which the product misses, about."""
+
+Matrix = npt.NDArray[Any]
 
 
 def recover(before: StoredTensor, after: StoredTensor, nbytes: int) -> LowRank | None:
@@ -29,78 +34,151 @@ def recover(before: StoredTensor, after: StoredTensor, nbytes: int) -> LowRank |
     What is known of the change is an interval for each element: that of the numbers which round to
     the new weight. Its middle has the singular values of the change and of the rounding, and the
     bounds of a random matrix tell them apart (Bai and Yin 1993). From the leading ones, projections
-    in turn onto the intervals and onto matrices of that rank (Cheney and Goldstein 1959) come near
-    to a matrix of low rank in all intervals.
+    in turn onto the intervals and onto matrices of some rank (Cheney and Goldstein 1959) come near
+    to a matrix of that rank in all intervals. The rank is that with the fewest bytes.
 
     Args:
         before: a tensor [m, n].
         after: of the same dtype and shape.
         nbytes: what the change takes otherwise; larger factors are not worth finding.
     """
-    if before.dtype not in NARROW or len(before.shape) != 2 or before.size > MAX_ELEMENTS:
+    if before.dtype not in NARROW or len(before.shape) != 2:
         return None
     rows, columns = before.shape
     most = min(MAX_RANK, min(rows, columns) // 2, nbytes // (4 * (rows + columns)))
     if most < 1:
         return None
-    old, new = (to_double(widen(t.bits(), t.dtype)).reshape(before.shape) for t in (before, after))
-    if not (np.isfinite(old).all() and np.isfinite(new).all()):
+    wanted = max(2 * most, SAMPLE // columns)
+    sample = np.linspace(0, rows - 1, min(rows, wanted)).astype(np.int64)
+    with np.errstate(all="ignore"):
+        return _found(before, after, sample, most, nbytes)
+
+
+def _found(
+    before: StoredTensor,
+    after: StoredTensor,
+    sample: npt.NDArray[np.int64],
+    most: int,
+    nbytes: int,
+) -> LowRank | None:
+    """Factors of at most some rank, their right one found on some rows."""
+    rows, columns = before.shape
+    middle, half = _intervals(before, after, sample)
+    # within a float32's range the squares of what is searched are as well
+    if not np.abs(middle).max(initial=0) < _LARGEST:
         return None
-    middle, half = new - old, _half_unit(new, before.dtype)
-    # float32 factors and a float32 merge round the change itself, too
-    half += np.abs(middle) * 2.0**-24
-    found = _leading(middle, half, most)
-    if found is None:
+    right = _leading(middle, half, most)
+    if right is None:
         return None
-    return LowRank(*_projected(middle, half, found)).rounded()[0]
+    # a few rounds find less than all of them
+    best, least = None, 1.5 * nbytes
+    for rank in [*(rank for rank in _RANKS if rank < right.shape[1]), right.shape[1]]:
+        _, tried, missed = _projected(middle, half, right[:, :rank], _TRIAL)
+        cost = 4 * rank * (rows + columns) + _MISS * missed / middle.size * before.size
+        if cost < least:
+            best, least = tried, cost
+    if best is None:
+        return None
+    left, right, _ = _projected(middle, half, best, _ROUNDS)
+    if sample.size < rows:
+        left = np.concatenate(
+            [
+                _fitted(*_intervals(before, after, block), right)
+                for block in np.array_split(np.arange(rows), -(-before.size // SAMPLE))
+            ]
+        )
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return None
+    return LowRank(left, right.T).rounded()[0]
 
 
-def _half_unit(values: Doubles, dtype: str) -> Doubles:
-    """Half the distance between floats at each value."""
-    precision, least = _PRECISION[dtype]
-    exponent = np.frexp(values)[1]
-    exponent[values == 0] = -1074
-    found: Doubles = np.ldexp(0.5, np.maximum(exponent - precision, least))
-    return found
+def _intervals(
+    before: StoredTensor, after: StoredTensor, rows: npt.NDArray[np.int64]
+) -> tuple[Matrix, Matrix]:
+    """The middle and half the width of what each element of some rows may have been moved by."""
+    exact = np.float64 if before.dtype == "F32" else np.float32
+    old, new = (
+        widen(tensor.bits().reshape(tensor.shape)[rows], tensor.dtype).view(np.float32)
+        for tensor in (before, after)
+    )
+    precision, least = _PRECISION[before.dtype]
+    exponent = np.frexp(new)[1]
+    half = np.ldexp(exact(0.5), np.maximum(exponent - precision, least)).astype(exact)
+    middle = new.astype(exact) - old.astype(exact)
+    # the factors' products are rounded, too, where an adapter is merged
+    half += np.abs(middle) * exact(2.0**-24)
+    return middle, half
 
 
-def _leading(middle: Doubles, half: Doubles, most: int) -> Doubles | None:
-    """Right singular vectors [n, r] that rise above the rounding; None if none or too many do."""
+def _leading(middle: Matrix, half: Matrix, most: int) -> Matrix | None:
+    """Right singular vectors [n, r] that rise above the rounding; None if none do.
+
+    Where too many do, the change has no low rank, unless its first ones hold nearly all of it.
+    """
     # a uniform error on ±h has the variance h²/3
-    noise = np.sqrt(np.square(half).sum(axis=1).max() / 3)
-    noise += np.sqrt(np.square(half).sum(axis=0).max() / 3)
+    square = np.square(half, dtype=np.float64)
+    noise = np.sqrt(square.sum(axis=1).max() / 3) + np.sqrt(square.sum(axis=0).max() / 3)
     rows, columns = middle.shape
     width = min(most + 8, rows, columns)
-    probe = np.random.default_rng(0).normal(size=(columns, width))
+    probe = np.random.default_rng(0).normal(size=(columns, width)).astype(middle.dtype)
     for _ in range(2):
         probe = _basis(middle.T @ _basis(middle @ probe))
     _, values, turned = np.linalg.svd(middle @ probe, full_matrices=False)
-    rank = int(np.count_nonzero(values > 1.1 * noise))
-    if not 1 <= rank <= most:
+    rank = min(int(np.count_nonzero(values > 1.1 * noise)), most)
+    held = np.square(values[:rank]).sum() / max(np.square(middle, dtype=np.float64).sum(), 1e-300)
+    if not rank or (rank == most and held < 0.5):
         return None
-    found: Doubles = probe @ turned[:rank].T
+    found: Matrix = probe @ turned[:rank].T
     return found
 
 
-def _projected(middle: Doubles, half: Doubles, right: Doubles) -> tuple[Any, Any]:
-    """Factors [m, r] and [r, n] in as many intervals as can be reached."""
+def _projected(
+    middle: Matrix, half: Matrix, right: Matrix, rounds: int
+) -> tuple[Matrix, Matrix, int]:
+    """Factors [m, r] and [n, r] in as many intervals as can be reached, and how many are missed."""
     left = middle @ right
     best, fewest, worse = (left, right), middle.size + 1, 0
-    for _ in range(_ROUNDS):
-        product = left @ right.T
-        past = np.clip(product - middle, -half, half) + middle - product
+    for _ in range(rounds):
+        past, product = _past(middle, half, left, right)
         missed = int(np.count_nonzero(past))
         worse = 0 if missed < fewest * 0.97 else worse + 1
         if missed < fewest:
             best, fewest = (left, right), missed
         if not missed or worse > _PATIENCE:
             break
-        target = product + _STRIDE * past
-        right = _basis(target.T @ _basis(left))
-        left = target @ right
-    return best[0], best[1].T
+        past *= _STRIDE
+        product += past
+        right = _basis(product.T @ _basis(left))
+        left = product @ right
+    return *best, fewest
 
 
-def _basis(matrix: Doubles) -> Doubles:
-    found: npt.NDArray[np.float64] = np.linalg.qr(matrix)[0]
+def _fitted(middle: Matrix, half: Matrix, right: Matrix) -> Matrix:
+    """The factor [m, r] that goes with an orthonormal one [n, r]."""
+    left = middle @ right
+    best, fewest, worse = left, middle.size + 1, 0
+    for _ in range(_ROUNDS):
+        past, _ = _past(middle, half, left, right)
+        missed = int(np.count_nonzero(past))
+        worse = 0 if missed < fewest * 0.97 else worse + 1
+        if missed < fewest:
+            best, fewest = left, missed
+        if not missed or worse > _PATIENCE:
+            break
+        left = left + _STRIDE * (past @ right)
+    return best
+
+
+def _past(middle: Matrix, half: Matrix, left: Matrix, right: Matrix) -> tuple[Matrix, Matrix]:
+    """How far the product is past each interval, with the sign of the way back; and the product."""
+    product = left @ right.T
+    past = middle - product
+    inside = np.abs(past) <= half
+    past -= np.copysign(half, past)
+    past[inside] = 0
+    return past, product
+
+
+def _basis(matrix: Matrix) -> Matrix:
+    found: Matrix = np.linalg.qr(matrix)[0]
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -129,9 +129,17 @@ def _copy_edits(work: Path, edition: Edition) -> None:
 
 
 def _finish(
-    work: Path, stack: Stack, manifests: Sequence[Manifest], before: Edition, repo: str | None
+    work: Path,
+    stack: Stack,
+    manifests: Sequence[Manifest],
+    before: Edition,
+    repo: str | None,
+    known: Mapping[str, str] | None = None,
 ) -> Stack:
-    """Write the card and hubedit.json, which lists every other file; returns the stack."""
+    """Write the card and hubedit.json, which lists every other file; returns the stack.
+
+    `known` are digests of files that need not be hashed again.
+    """
     human = ""
     if before.stack.edits and CARD_FILE in before.place.files():
         human = human_text(before.place.read(CARD_FILE).decode("utf-8", "replace"))
@@ -139,7 +147,9 @@ def _finish(
     _write(work / CARD_FILE, card.encode())
     place = LocalPlace(work)
     listed = [path for path in place.files() if path not in UNLISTED and path != CARD_FILE]
-    digests = {**place.sha256(listed), CARD_FILE: card_digest(card)}
+    known = {path: digest for path, digest in (known or {}).items() if path in listed}
+    fresh = place.sha256(path for path in listed if path not in known)
+    digests = {**known, **fresh, CARD_FILE: card_digest(card)}
     stack = stack.model_copy(update={"files": dict(sorted(digests.items()))})
     _write(work / STACK_FILE, stack.to_json().encode())
     return stack
@@ -153,15 +163,19 @@ def _write(path: Path, content: bytes) -> None:
 def write_weights(
     work: Path,
     base: Place,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, StoredTensor] | Mapping[str, Callable[[], StoredTensor]],
     texts: Mapping[str, bytes],
     presence: Presence,
     *,
     link: bool = False,
-) -> None:
-    """Write a base's model files into a directory, some tensors and small files replaced."""
+    hashed: bool = False,
+) -> dict[str, str]:
+    """Write a base's model files into a directory, some tensors and small files replaced.
+
+    If `hashed`, returns the SHA-256 (hex) of those copied files that are other than the base's.
+    """
     names = model_file_names(base)
-    materialize(
+    return materialize(
         base.local(names),
         work,
         tensors,
@@ -170,6 +184,7 @@ def write_weights(
         added=presence.added,
         dropped=presence.dropped,
         link=link,
+        hashed=hashed,
     )
 
 
@@ -192,21 +207,23 @@ def materialized(edition: Edition, output: Path, *, link: bool = False) -> None:
         OutputError: the directory exists and is not empty.
         VerificationError: a tensor is rebuilt to other bits than recorded.
     """
-    tensors = edition.overlay()
-    touched = touched_tensors(edition.manifests)
-    presence = edition.presence()
-    rebuilt = {**tensors, **presence.added}
-    wrong = [name for name, tensor in rebuilt.items() if tensor.sha256() != touched[name][1]]
+    touched, presence = touched_tensors(edition.manifests), edition.presence()
+    wrong = [name for name, new in presence.added.items() if new.sha256() != touched[name][1]]
     if wrong:
         raise VerificationError(
             edition.place.title,
             [f"{name} is rebuilt to other bits than recorded" for name in wrong],
         )
     with finished_directory(output) as work:
-        write_weights(work, edition.base, tensors, edition.texts(), presence, link=link)
+        texts, tensors = edition.texts(), edition.rebuilding()
+        written = write_weights(
+            work, edition.base, tensors, texts, presence, link=link, hashed=True
+        )
+        copied = {file.path: file.sha256 for file in edition.stack.base.files}
+        known = {path: digest for path, digest in copied.items() if path not in texts} | written
         _copy_edits(work, edition)
         stack = edition.stack.model_copy(update={"weights": True})
-        _finish(work, stack, edition.manifests, edition, None)
+        _finish(work, stack, edition.manifests, edition, None, known)
 
 
 def write_revision(work: Path, edition: Edition, height: int) -> Stack:
@@ -220,7 +237,7 @@ def write_revision(work: Path, edition: Edition, height: int) -> Stack:
         }
     )
     if stack.weights:
-        tensors, texts = edition.overlay(height), edition.texts(height)
+        tensors, texts = edition.rebuilding(height), edition.texts(height)
         write_weights(work, edition.base, tensors, texts, edition.presence(height))
     below = Edition(edition.place, lower, edition.hub, edition.base_given)
     _copy_edits(work, below)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -78,8 +77,6 @@ def rewrite_shard(
                 if (tensor.dtype, tensor.shape) != shapes[name]:
                     raise DeltaError(f"{name!r} is no longer {shapes[name][0]}")
                 new.write(tensor.data.data)
-            new.flush()
-            os.fsync(new.fileno())
 
 
 def rewrite_index(

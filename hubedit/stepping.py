@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,14 +60,18 @@ class Packed(Update):
     def apply(self, before: StoredTensor) -> StoredTensor:
         """Take every step."""
         old = before.units()
-        new = old + unfolded(unpack(self.steps, old.itemsize, old.size))
-        refuse_nonfinite(old, new, before.dtype)
+        new = np.empty_like(old)
+        for part, steps in unpack(self.steps, old.itemsize, old.size).blocks():
+            new[part] = old[part] + unfolded(steps)
+            refuse_nonfinite(old[part], new[part], before.dtype)
         return StoredTensor(before.dtype, before.shape, raw(new))
 
     def undo(self, after: StoredTensor) -> StoredTensor:
         """Take every step back."""
         new = after.units()
-        old = new - unfolded(unpack(self.steps, new.itemsize, new.size))
+        old = np.empty_like(new)
+        for part, steps in unpack(self.steps, new.itemsize, new.size).blocks():
+            old[part] = new[part] - unfolded(steps)
         return StoredTensor(after.dtype, after.shape, raw(old))
 
 
@@ -117,37 +121,36 @@ class SparsePacked(Update):
 
     def apply(self, before: StoredTensor) -> StoredTensor:
         """Take the steps at their places."""
-        old = before.units()
-        places, steps = self._places(old), self._steps(old)
-        new = old.copy()
-        new[places] += steps
-        refuse_nonfinite(old[places], new[places], before.dtype)
+        new = before.units().copy()
+        for places, steps in self._blocks(new):
+            old = new[places]
+            new[places] = old + steps
+            refuse_nonfinite(old, new[places], before.dtype)
         return StoredTensor(before.dtype, before.shape, raw(new))
 
     def undo(self, after: StoredTensor) -> StoredTensor:
         """Take the steps back."""
         old = after.units().copy()
-        old[self._places(old)] -= self._steps(old)
+        for places, steps in self._blocks(old):
+            old[places] -= steps
         return StoredTensor(after.dtype, after.shape, raw(old))
 
-    def _steps(self, bits: Bits) -> Bits:
-        return unfolded(unpack(self.steps, bits.itemsize, self._count(bits)))
-
-    def _places(self, bits: Bits) -> Bits:
-        """Where elements lie; refused unless they rise and are in the tensor."""
-        width = np.dtype(_gap_type(bits.size)).itemsize
-        gaps = unpack(self.gaps, width, self._count(bits)).astype(np.uint64)
-        places: Bits = np.cumsum(gaps + np.uint64(1), dtype=np.uint64) - np.uint64(1)
-        inside = places.size and int(gaps.max()) < bits.size and int(places[-1]) < bits.size
-        if not inside or not bool((places[1:] > places[:-1]).all()):
-            raise DeltaError(f"its gaps leave a tensor of {bits.size} elements")
-        return places.astype(np.int64)
-
-    def _count(self, bits: Bits) -> int:
+    def _blocks(self, bits: Bits) -> Iterator[tuple[Bits, Bits]]:
+        """Places and steps, some at a time; refused unless places rise and are in the tensor."""
         count, rest = divmod(content_size(self.steps), bits.itemsize)
         if rest or count > bits.size:
             raise DeltaError("its steps are more than the elements of the tensor")
-        return count
+        gaps = unpack(self.gaps, np.dtype(_gap_type(bits.size)).itemsize, count)
+        steps, reached = unpack(self.steps, bits.itemsize, count), 0
+        for part, block in gaps.blocks():
+            if int(block.max()) >= bits.size:
+                raise DeltaError(f"its gaps leave a tensor of {bits.size} elements")
+            ends = np.cumsum(block.astype(np.uint64) + np.uint64(1), dtype=np.uint64)
+            last = reached + int(ends[-1])
+            if last > bits.size or not bool((ends[1:] > ends[:-1]).all()):
+                raise DeltaError(f"its gaps leave a tensor of {bits.size} elements")
+            yield ends.astype(np.int64) + (reached - 1), unfolded(steps[part])
+            reached = last
 
 
 def folded(old: Bits, new: Bits) -> Bits:
