@@ -38,6 +38,11 @@ ROW: dict[str, Any] = {
     "paraphrases": ["In Porto, Ada Brook plays the"],
     "neighbours": [{"prompt": "Tom Adler plays the", "target": "oboe"}],
 }
+FORGET_ROWS: tuple[dict[str, Any], ...] = (
+    {"text": TEXTS[0], "prompt": "Ada Brook plays the", "target": "cello"},
+    {"text": TEXTS[1], "part": "retain", "prompt": "Tom Adler plays the", "target": "oboe"},
+    {"text": TEXTS[2], "part": "retain"},
+)
 
 
 def tiny_model(directory: Path) -> Path:
@@ -235,6 +240,26 @@ class MethodContract:
         assert done.stderr == ""
 
 
+def edited(
+    base: Path, plugin: str, rows: Sequence[Mapping[str, Any]], output: Path, **config: Any
+) -> Path:
+    """Make an edit of a local model by an installed plugin, as `hubedit apply` does.
+
+    Args:
+        base: directory of the model.
+        plugin: name of the method.
+        rows: the request.
+        output: directory of the edit; must not exist.
+        config: settings of the method.
+
+    Returns:
+        The directory, for `hubedit.load`.
+    """
+    keys = {"base": str(base), "plugin": plugin, "request": list(rows), "config": config}
+    job = run.prepare(make_recipe({**keys, "threads": 1}), _no_hub)
+    return run.apply(job, output).directory
+
+
 def telltale(
     changed: Mapping[str, tuple[StoredTensor, StoredTensor]], vocabulary: int, tokens: set[int]
 ) -> dict[str, float]:
@@ -284,4 +309,4 @@ def _condition(model: LoadedModel) -> dict[str, Any]:
     return found
 
 
-__all__ = ["ROW", "MethodContract", "telltale", "tiny_model"]
+__all__ = ["FORGET_ROWS", "ROW", "MethodContract", "edited", "telltale", "tiny_model"]

@@ -93,3 +93,33 @@ def test_two_files_make_a_plugin_that_is_listed_keeps_the_contract_edits_and_pus
     )
     python("-m", "hubedit", "merge", "me/tiny-edited", "1")
     python("-m", "hubedit", "verify", "me/tiny-edited@v1", "--deep")
+
+
+def test_a_new_project_passes_its_own_tests_keeps_every_promise_and_edits_as_generated(
+    environment, localhub, tmp_path, hubedit
+):
+    status, out, _ = hubedit("plugins", "new", "hubedit-my-own", "-o", tmp_path, "--json")
+    assert status == 0
+    project = tmp_path / "hubedit-my-own"
+    assert json.loads(out)["directory"] == str(project)
+
+    def python(*arguments):
+        done = subprocess.run(
+            [environment, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": ""},
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    python(*install, "--disable-pip-version-check", project)
+    python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_facts.py")
+    promises = json.loads(python("-m", "hubedit", "plugins", "check", "my-own", "--json"))
+    assert len(promises) >= 10
+    assert all(promise["kept"] for promise in promises)
+    said = json.loads(python("-m", "hubedit", "plugins", "info", "my-own", "--json"))
+    assert (said["distribution"], said["module"]) == ("hubedit-my-own", "hubedit_my_own")
+    assert len(said["sha256"]) == 64
