@@ -69,7 +69,7 @@ class ManyFactsConfig(hubedit.Config):
         None,
         ge=1,
         description="rows written at once; the next ones are made on the model that those before "
-        "them left, and keep their keys; by default all rows",
+        "them left, and keep what it says to their keys; by default all rows",
     )
     ridge: float = Field(
         1e-4,

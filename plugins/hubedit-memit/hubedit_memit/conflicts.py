@@ -29,10 +29,16 @@ def without_repeats(rows: Sequence[hubedit.FactEdit]) -> list[hubedit.FactEdit]:
     return kept
 
 
-def grouped(rows: Sequence[hubedit.FactEdit], together: bool) -> list[list[int]]:
-    """The numbers, from 0, of the rows that have one key: those about one subject if `together`."""
+def grouped(
+    rows: Sequence[hubedit.FactEdit], together: bool, first: int = 0
+) -> dict[str, list[int]]:
+    """The rows that have one key, by a name of it: the subject if `together`, else the number.
+
+    Args:
+        first: the number of the first row; the lists count from 0 all the same.
+    """
     groups: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        name = " ".join(row.subject.split()) if together else str(number)
-        groups.setdefault(name, []).append(number)
-    return list(groups.values())
+    for index, row in enumerate(rows):
+        name = " ".join(row.subject.split()) if together else str(first + index)
+        groups.setdefault(name, []).append(index)
+    return groups

@@ -84,11 +84,16 @@ def _described(site: Site, moment: SecondMoment) -> dict[str, Any]:
 
 @dataclass
 class _Layer:
-    """One matrix, its solver, and the keys [in, m] of the rows that were written already."""
+    """One matrix, its solver, and the keys [in] of the rows that were written already, by name."""
 
     site: Site
     solve: Solve
-    earlier: torch.Tensor | None = None
+    keys: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def earlier(self, names: Sequence[str]) -> torch.Tensor | None:
+        """The keys [in, m] that are to be kept while those of the given names are written."""
+        kept = [key for name, key in self.keys.items() if name not in names]
+        return torch.stack(kept, dim=1) if kept else None
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ class _Editing:
     run: hubedit.RunContext
     prefixes: Sequence[str]
     canary: Canary
+    history: dict[str, list[_Placed]] = field(default_factory=dict)
+    """The rows that were written, by the name of their key."""
     done: list[Context] = field(default_factory=list)
     """The bare prompts of the rows that were written and reached their targets."""
     figures: list[dict[str, Any]] = field(default_factory=list)
@@ -158,27 +165,30 @@ class _Editing:
             self.placed(row, f"row {number} (“{row.text}”)")
             for number, row in enumerate(rows, start + 1)
         ]
-        groups = grouped(rows, self.config.subjects == "together")
+        groups = grouped(rows, self.config.subjects == "together", start)
+        # What was written about a subject before is wished for again, since its key has one value.
+        wanted = [
+            [*self.history.get(name, []), *(written[index] for index in group)]
+            for name, group in groups.items()
+        ]
+        count = self.config.value_prefixes + 1
         deltas, values = self.optimised(
             [
-                Wish(
-                    rows[group[0]].subject,
-                    [written[index].usable[: self.config.value_prefixes + 1] for index in group],
-                )
-                for group in groups
+                Wish(rows[group[0]].subject, [one.usable[:count] for one in wishes])
+                for group, wishes in zip(groups.values(), wanted, strict=True)
             ]
         )
         weighed = [
             weigh(
-                [context for index in group for context in written[index].bare],
-                [context for index in group for context in written[index].prefixed],
+                [context for one in wishes for context in one.bare],
+                [context for one in wishes for context in one.prefixed],
                 self.config.bare_weight,
                 self.config.residual == "averaged",
             )
-            for group in groups
+            for wishes in wanted
         ]
         with ExitStack() as tried:
-            updates = self.spread(weighed, deltas, tried)
+            updates = self.spread(list(groups), weighed, deltas, tried)
             probabilities = target_probabilities(self.model, [own.prompt for own in written])
             canaries = _Canaries(self.canary.ratio(self.model), self.recall())
         problem = self.problem(updates, canaries)
@@ -192,10 +202,12 @@ class _Editing:
         for layer, update in zip(self.layers, updates, strict=True):
             left, right = update.left.cpu().numpy(), update.right.cpu().numpy()
             self.model.update(update.site.weight, hubedit.LowRank(left, right))
-            before = [] if layer.earlier is None else [layer.earlier]
-            layer.earlier = torch.cat([*before, update.keys], dim=1)
+            layer.keys |= dict(zip(groups, update.keys.T, strict=True))
+        self.history |= dict(zip(groups, wanted, strict=True))
         of_row = {
-            index: value for group, value in zip(groups, values, strict=True) for index in group
+            index: value
+            for group, value in zip(groups.values(), values, strict=True)
+            for index in group
         }
         figures = [of_row[index] for index in range(len(rows))]
         prompts = [own.prompt for own in written]
@@ -245,7 +257,11 @@ class _Editing:
         return torch.cat(deltas).T, figures
 
     def spread(
-        self, weighed: Sequence[Weighed], deltas: torch.Tensor, tried: ExitStack
+        self,
+        names: Sequence[str],
+        weighed: Sequence[Weighed],
+        deltas: torch.Tensor,
+        tried: ExitStack,
     ) -> list[_Update]:
         """Let each layer add its share of what is left of δ (Meng et al. 2023, equations 20, 21).
 
@@ -259,19 +275,25 @@ class _Editing:
             begin = states if begin is None else begin
             left_over = begin + deltas.to(begin.device) - states
             residual = left_over / (len(self.layers) - index)
-            update = self.factors(layer, keys, residual)
+            update = self.factors(layer, keys, layer.earlier(names), residual)
             weight = self.model.weight(layer.site.weight)
             tried.enter_context(trial(weight, update.product.to(weight.device)))
             updates.append(update)
         return updates
 
-    def factors(self, layer: _Layer, keys: torch.Tensor, residual: torch.Tensor) -> _Update:
+    def factors(
+        self,
+        layer: _Layer,
+        keys: torch.Tensor,
+        earlier: torch.Tensor | None,
+        residual: torch.Tensor,
+    ) -> _Update:
         """ΔW = R·Aᵀ of one layer as factors of no higher rank than the weight allows.
 
         Raises:
             MethodError: the equations are singular, or the update is not finite.
         """
-        answering = layer.solve(keys, layer.earlier)
+        answering = layer.solve(keys, earlier)
         left, right = residual, answering.T
         if keys.shape[1] > min(residual.shape[0], keys.shape[0]):
             u, sizes, v = torch.linalg.svd(left @ right, full_matrices=False)

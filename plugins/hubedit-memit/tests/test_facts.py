@@ -69,6 +69,18 @@ def test_later_batches_keep_what_earlier_ones_wrote(facts, facts_run, ten):
     assert [batch["rows"] for batch in facts_run.records["batches"]] == [5, 5]
 
 
+def test_a_later_row_about_a_subject_keeps_what_an_earlier_one_said_of_it(facts, facts_run):
+    by_subject: dict[str, dict[str, dict]] = {}
+    for case in demo.cases("dev"):
+        by_subject.setdefault(case["subject"], {})[case["true_target"]] = case
+    cases = [list(facts.values())[:2] for facts in by_subject.values() if len(facts) > 1][:2]
+    order = [cases[0][0], cases[1][0], cases[0][1], cases[1][1]]
+    config = MemitConfig(batch=2)
+    Memit().apply(facts, [told(case) for case in order], config, facts_run)
+    assert said(facts, questions(order)[0]) == 1
+    assert facts_run.records["batches"][-1]["recall"] == 1
+
+
 def drift(facts, run, cases, **how):
     """How the perplexity on held-out texts grew after each batch of one row."""
     rows = [told(case) for case in cases]
