@@ -297,6 +297,7 @@ def test_it_is_refused(client: HfApi, shelf: SimpleNamespace, name: str) -> None
     call, kind, status, words = REFUSED[name]
     with pytest.raises(kind) as refused:
         call(client, shelf)
+    assert refused.type is kind
     assert words in str(refused.value)
     if status is not None:
         assert refused.value.response.status_code == status

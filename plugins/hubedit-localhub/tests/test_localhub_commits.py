@@ -19,7 +19,6 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    RemoteEntryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import get_session
@@ -71,18 +70,6 @@ def test_one_commit_adds_replaces_deletes_and_copies(
     assert fsck("me/demo") == ""
 
 
-def test_a_commit_on_a_stale_parent_is_refused(api: HfApi) -> None:
-    base = api.model_info("me/demo").sha
-    api.create_commit("me/demo", [_add("a", b"a")], commit_message="a", parent_commit=base)
-    with pytest.raises(HfHubHTTPError) as lost:
-        api.create_commit("me/demo", [_add("b", b"b")], commit_message="b", parent_commit=base)
-    assert type(lost.value) is HfHubHTTPError
-    assert lost.value.response.status_code == 412
-    message = "The branch was updated since you opened this page. Please refresh and try again."
-    assert message in str(lost.value)
-    assert "b" not in api.list_repo_files("me/demo")
-
-
 def test_of_eight_racing_writers_exactly_one_wins(api: HfApi, fsck: Callable[[str], str]) -> None:
     base = api.model_info("me/demo").sha
     start = threading.Barrier(8)
@@ -117,11 +104,6 @@ def test_sixteen_commits_without_a_parent_all_land(api: HfApi, fsck: Callable[[s
     assert fsck("me/demo") == ""
 
 
-def test_deleting_what_is_not_there_says_so(api: HfApi) -> None:
-    with pytest.raises(RemoteEntryNotFoundError, match="A file with this name doesn't exist"):
-        api.delete_file("nope.txt", "me/demo")
-
-
 def test_a_file_and_a_folder_cannot_share_a_name(api: HfApi) -> None:
     api.upload_file(path_or_fileobj=b"x", path_in_repo="a/b.txt", repo_id="me/demo")
     for path in ("a", "a/b.txt/c"):
@@ -146,12 +128,6 @@ def test_a_large_file_of_an_odd_name_gets_its_line_in_gitattributes(api: HfApi) 
         if _content(api, path) != _content(api, path, str(before))
     }
     assert changed == {"my weights.xyz"}
-
-
-def test_an_unchanged_upload_makes_no_commit(api: HfApi, folder: Path) -> None:
-    first = api.upload_folder(repo_id="me/demo", folder_path=folder).oid
-    assert api.upload_folder(repo_id="me/demo", folder_path=folder).oid == first
-    assert len(api.list_repo_commits("me/demo")) == 2
 
 
 def _commit(hub: LocalHub, *lines: dict[str, object], revision: str = "main") -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hubedit_localhub import Limits, LocalHub, serve
-from huggingface_hub import CommitOperationAdd, HfApi, HfFileSystem, hf_hub_url
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import get_session
 
@@ -260,18 +260,6 @@ def test_a_lost_object_is_not_taken_for_a_missing_file(api: HfApi, localhub: Loc
     localhub.store.objects.path(hashlib.sha256(b"\0x").hexdigest()).unlink()
     answer = get_session().get(hf_hub_url("me/demo", "x.bin", endpoint=localhub.url))
     assert (answer.status_code, answer.headers.get("x-error-code")) == (410, None)
-
-
-def test_the_file_system_of_the_client_works(localhub: LocalHub) -> None:
-    localhub.api().create_repo("me/demo")
-    files = HfFileSystem(endpoint=localhub.url, token=localhub.token)
-    with files.open("me/demo/a/b.txt", "w") as file:
-        file.write("hello")
-    assert files.read_text("me/demo/a/b.txt") == "hello"
-    assert files.glob("me/demo/*/*.txt") == ["me/demo/a/b.txt"]
-    with files.open("me/demo/a/b.txt", "rb") as file:
-        file.seek(1)
-        assert file.read(3) == b"ell"
 
 
 def test_a_commit_body_has_a_limit(tmp_path: Path) -> None:

@@ -9,12 +9,6 @@ from pathlib import Path
 import pytest
 from hubedit_localhub import LocalHub
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.community import (
-    DiscussionComment,
-    DiscussionCommit,
-    DiscussionStatusChange,
-    DiscussionTitleChange,
-)
 from huggingface_hub.errors import HfHubHTTPError
 
 LINES = "".join(f"line {number}\n" for number in range(40))
@@ -147,61 +141,6 @@ def test_commits_to_a_pull_request_obey_their_parent(api: HfApi) -> None:
             parent_commit=stale,
         )
     assert lost.value.response.status_code == 412
-
-
-def test_a_draft_is_merged_only_once_open(api: HfApi) -> None:
-    draft = api.create_pull_request("me/demo", title="Later", description="not yet")
-    assert draft.status == "draft"
-    api.upload_file(
-        path_or_fileobj=b"b", path_in_repo="b.txt", repo_id="me/demo", revision=draft.git_reference
-    )
-    with pytest.raises(HfHubHTTPError, match="draft"):
-        api.merge_pull_request("me/demo", draft.num)
-    api.change_discussion_status("me/demo", draft.num, "open")
-    api.merge_pull_request("me/demo", draft.num)
-    assert "b.txt" in api.list_repo_files("me/demo")
-    with pytest.raises(HfHubHTTPError):
-        api.merge_pull_request("me/demo", draft.num)
-    with pytest.raises(HfHubHTTPError):
-        api.change_discussion_status("me/demo", draft.num, "closed")
-    with pytest.raises(HfHubHTTPError):
-        api.upload_file(
-            path_or_fileobj=b"c", path_in_repo="c", repo_id="me/demo", revision="refs/pr/1"
-        )
-
-
-def test_the_events_of_a_discussion_tell_its_story(api: HfApi, localhub: LocalHub) -> None:
-    talk = api.create_discussion("me/demo", title="  A question  ", description="Why *so*?")
-    ada = localhub.api(localhub.create_user("ada"))
-    comment = ada.comment_discussion("me/demo", talk.num, "Because <b>of</b> this")
-    assert isinstance(comment, DiscussionComment)
-    edited = ada.edit_discussion_comment("me/demo", talk.num, comment.id, "Because of that")
-    assert (edited.edited, edited.number_of_edits, edited.author) == (True, 1, "ada")
-    api.rename_discussion("me/demo", talk.num, "An answered question")
-    api.hide_discussion_comment("me/demo", talk.num, comment.id)
-    api.change_discussion_status("me/demo", talk.num, "closed", comment="done")
-    details = api.get_discussion_details("me/demo", talk.num)
-    assert (details.title, details.status) == ("An answered question", "closed")
-    assert [type(event) for event in details.events] == [
-        DiscussionComment,
-        DiscussionComment,
-        DiscussionTitleChange,
-        DiscussionComment,
-        DiscussionStatusChange,
-    ]
-    first, hidden = details.events[0], details.events[1]
-    assert isinstance(first, DiscussionComment)
-    assert isinstance(hidden, DiscussionComment)
-    assert (first.content, first.rendered) == ("Why *so*?", "<p>Why <em>so</em>?</p>\n")
-    assert (hidden.hidden, hidden.content) == (True, "")
-
-
-def test_pull_requests_tell_their_commits(api: HfApi) -> None:
-    num = _propose(api, "b.txt", b"b", "First")
-    events = api.get_discussion_details("me/demo", num).events
-    commits = [event for event in events if isinstance(event, DiscussionCommit)]
-    head = api.model_info("me/demo", revision=f"refs/pr/{num}").sha
-    assert [(commit.summary, commit.oid) for commit in commits] == [("First", head)]
 
 
 def test_discussions_are_listed_by_kind_status_and_author(api: HfApi, localhub: LocalHub) -> None:

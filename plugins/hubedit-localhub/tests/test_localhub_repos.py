@@ -10,15 +10,6 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 
-def test_a_new_repository_has_a_commit_with_gitattributes(api: HfApi) -> None:
-    url = api.create_repo("demo")
-    assert (url.repo_id, url.repo_type) == ("me/demo", "model")
-    assert api.list_repo_files("me/demo") == [".gitattributes"]
-    assert [c.title for c in api.list_repo_commits("me/demo")] == ["initial commit"]
-    text = Path(api.hf_hub_download("me/demo", ".gitattributes")).read_text()
-    assert "*.safetensors filter=lfs diff=lfs merge=lfs -text\n" in text
-
-
 def test_creating_twice_is_refused_unless_exist_ok(api: HfApi) -> None:
     api.create_repo("me/demo", repo_type="dataset")
     with pytest.raises(HfHubHTTPError) as refused:
@@ -103,20 +94,6 @@ def test_lists_are_filtered_by_the_card(api: HfApi, localhub: LocalHub) -> None:
     assert card_data is not None
     assert card_data.base_model == "me/base"
     assert [dataset.id for dataset in api.list_datasets()] == []
-
-
-def test_info_tells_sizes_and_hashes(api: HfApi, folder: Path) -> None:
-    api.create_repo("me/demo")
-    head = api.upload_folder(repo_id="me/demo", folder_path=folder).oid
-    info = api.model_info("me/demo", files_metadata=True)
-    files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    assert info.sha == head
-    assert files["sub/notes.txt"].lfs is None
-    assert files["sub/notes.txt"].size == 100
-    assert files["model.safetensors"].lfs is not None
-    assert files["model.safetensors"].size == 256 * 64
-    assert set(info.tags or ()) >= {"tiny", "license:mit", "safetensors"}
-    assert api.model_info("me/demo", expand=["sha"]).siblings is None
 
 
 def test_a_restart_keeps_everything(tmp_path: Path) -> None:

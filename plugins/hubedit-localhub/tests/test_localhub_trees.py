@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import RemoteEntryNotFoundError
-from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 
 @pytest.fixture(autouse=True)
@@ -14,17 +12,6 @@ def demo(api: HfApi) -> None:
     paths = [f"d{number % 3}/é {number:04d}.txt" for number in range(60)]
     operations = [CommitOperationAdd(path, path.encode()) for path in paths]
     api.create_commit("me/demo", operations, commit_message="many")
-
-
-def test_trees_are_listed_flat_deep_and_below_a_folder(api: HfApi) -> None:
-    top = list(api.list_repo_tree("me/demo"))
-    assert [item.path for item in top] == [".gitattributes", "d0", "d1", "d2"]
-    assert isinstance(top[1], RepoFolder)
-    assert len(list(api.list_repo_tree("me/demo", "d1"))) == 20
-    deep = [i for i in api.list_repo_tree("me/demo", recursive=True) if isinstance(i, RepoFile)]
-    assert len(deep) == 61
-    with pytest.raises(RemoteEntryNotFoundError):
-        list(api.list_repo_tree("me/demo", "nope"))
 
 
 def test_every_page_of_an_expanded_tree_knows_the_last_commits(api: HfApi) -> None:
@@ -41,14 +28,6 @@ def test_every_page_of_an_expanded_tree_knows_the_last_commits(api: HfApi) -> No
     assert titles["d0/é 0000.txt"] == titles["d0"] == "later"
     assert titles["d1/é 0001.txt"] == titles["d1"] == "many"
     assert titles[".gitattributes"] == "initial commit"
-
-
-def test_single_paths_are_described_and_missing_ones_left_out(api: HfApi) -> None:
-    found = api.get_paths_info("me/demo", ["d0", "d1/é 0001.txt", "nope", "../x"], expand=True)
-    assert [item.path for item in found] == ["d0", "d1/é 0001.txt"]
-    assert found[1].last_commit is not None
-    assert api.file_exists("me/demo", "d1/é 0001.txt")
-    assert not api.file_exists("me/demo", "d1/é 0002.txt")
 
 
 def test_long_histories_come_in_pages(api: HfApi) -> None:
