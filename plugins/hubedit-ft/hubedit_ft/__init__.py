@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hubedit
@@ -34,12 +34,10 @@ PAPER = (
 
 
 def _trained(layout: Layout, config: FtConfig) -> Sequence[str] | None:
-    """Names of the weights and biases that are trained, or None while no layer is named."""
-    if config.layers is None:
+    """Names of the weights that are trained, or None where the model's depth or biases decide."""
+    if config.layers is None or config.bias:
         return None
-    weights = [layout.mlp_out_weight(layer) for layer in config.layers]
-    biases = [name.removesuffix("weight") + "bias" for name in weights]
-    return [*weights, *biases] if config.bias else weights
+    return [layout.mlp_out_weight(layer) for layer in config.layers]
 
 
 class Ft(hubedit.Method[hubedit.FactEdit, FtConfig]):
@@ -57,7 +55,7 @@ class Ft(hubedit.Method[hubedit.FactEdit, FtConfig]):
     paper = PAPER
 
     def targets(self, layout: Layout, config: FtConfig) -> Sequence[str] | None:
-        """The weights and biases that are trained, or None while no layer is named."""
+        """The weights that are trained, or None where the model's depth or biases decide."""
         return _trained(layout, config)
 
     def apply(
@@ -93,7 +91,7 @@ class FtL(hubedit.Method[hubedit.FactEdit, FtLConfig]):
     paper = PAPER
 
     def targets(self, layout: Layout, config: FtLConfig) -> Sequence[str] | None:
-        """The weights and biases that are trained, or None while no layer is named."""
+        """The weights that are trained, or None where the model's depth or biases decide."""
         return _trained(layout, config)
 
     def apply(
@@ -127,7 +125,7 @@ class FtM(hubedit.Method[hubedit.FactEdit, FtConfig]):
     )
 
     def targets(self, layout: Layout, config: FtConfig) -> Sequence[str] | None:
-        """The weights and biases that are trained, or None while no layer is named."""
+        """The weights that are trained, or None where the model's depth or biases decide."""
         return _trained(layout, config)
 
     def apply(
@@ -159,6 +157,24 @@ class Lora(hubedit.Method[hubedit.FactEdit, LoraConfig]):
         "Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen: LoRA: Low-Rank Adaptation of Large "
         "Language Models, ICLR 2022, https://arxiv.org/abs/2106.09685"
     )
+
+    @classmethod
+    def predict(
+        cls,
+        layout: Layout,
+        shapes: Mapping[str, tuple[int, ...]],
+        rows: Sequence[hubedit.FactEdit],
+        config: LoraConfig,
+    ) -> Mapping[str, int] | None:
+        """The matrix of every chosen linear module changes by an update of the factors' rank."""
+        found = {}
+        for name, shape in shapes.items():
+            layer = layout.layer_of(name)
+            chosen = layer is not None and (config.layers is None or layer in config.layers)
+            part = config.modules in ("all", layout.module_of(name))
+            if chosen and part and len(shape) == 2 and name.endswith(".weight"):
+                found[name] = config.rank
+        return found
 
     def apply(
         self,

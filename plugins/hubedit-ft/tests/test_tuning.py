@@ -122,6 +122,23 @@ def test_lora_lies_beside_every_linear_module_of_the_blocks(tiny):
     assert set(attention) == {f"transformer.h.2.attn.{part}" for part in ("c_attn", "c_proj")}
 
 
+@pytest.mark.parametrize("settings", [{}, {"modules": "attention", "layers": (0, 2)}])
+def test_what_lora_will_change_is_known_before(settings, tiny, run):
+    shapes = {name: tuple(value.shape) for name, value in tiny.model.named_parameters()}
+    config = LoraConfig(rank=2, steps=2, **settings)
+    predicted = Lora.predict(tiny.layout, shapes, [ROW], config)
+    Lora().apply(tiny, [ROW], config, run)
+    made = {name: sum(one.rank for one in updates) for name, updates in tiny.changes().items()}
+    assert made == predicted
+
+
+def test_ft_says_what_it_changes_where_it_can(tiny):
+    assert Ft().targets(tiny.layout, FtConfig(layers=(1,))) is None
+    assert Ft().targets(tiny.layout, FtConfig(bias=False)) is None
+    told = Ft().targets(tiny.layout, FtConfig(layers=(1,), bias=False))
+    assert told == [tiny.layout.mlp_out_weight(1)]
+
+
 @pytest.mark.parametrize("method", [Ft, FtL, FtM], ids=lambda method: method.name)
 def test_a_layer_that_is_not_there_is_refused(method, tiny, run):
     with pytest.raises(hubedit.ConfigError, match="layers 0 to 2"):

@@ -67,7 +67,9 @@ class _ManyFacts:
             for start in range(0, len(rows), size)
         ]
         names = [layout.mlp_out_weight(layer) for layer in layers]
-        return {name: sum(min(count, *shapes[name]) for count in counts) for name in names}
+        return {
+            name: sum(min([count, *shapes.get(name, ())]) for count in counts) for name in names
+        }
 
 
 class Memit(_ManyFacts, hubedit.Method[hubedit.FactEdit, MemitConfig]):

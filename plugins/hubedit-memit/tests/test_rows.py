@@ -76,6 +76,12 @@ def test_rows_about_one_subject_share_a_key_unless_they_are_taken_apart(tiny):
         assert list(Memit.predict(tiny.layout, shapes, rows, config).values()) == [rank]
 
 
+def test_a_plan_names_layers_that_the_model_lacks_too(tiny):
+    shapes = {name: tuple(value.shape) for name, value in tiny.model.named_parameters()}
+    predicted = Memit.predict(tiny.layout, shapes, [row()], MemitConfig(layers=(9,)))
+    assert predicted == {"transformer.h.9.mlp.c_proj.weight": 1}
+
+
 @pytest.mark.parametrize("subjects", ["together", "apart"])
 def test_what_is_planned_is_what_is_made(subjects, tiny, make_run):
     shapes = {name: tuple(value.shape) for name, value in tiny.model.named_parameters()}
