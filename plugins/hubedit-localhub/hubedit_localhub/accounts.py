@@ -79,10 +79,17 @@ class Accounts:
         return token
 
     def create_user(self, name: str) -> None:
-        """Add a user; nothing happens if there is one of that name."""
+        """Add a user; nothing happens if there is one of that name.
+
+        Raises:
+            Refusal: 400 no such name may be; 409 there is one that differs in case alone.
+        """
         check_user(name)
         with locked(self.root / "accounts.lock"):
             data = read_json(self._path)
+            same = next((user for user in data["users"] if user.lower() == name.lower()), name)
+            if same != name:
+                raise Refusal(409, f"there is a user {same!r} already")
             if name not in data["users"]:
                 data["users"][name] = {"created": int(time.time())}
                 write_json(self._path, data)

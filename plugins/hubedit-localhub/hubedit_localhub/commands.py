@@ -113,10 +113,15 @@ def stop(root: Path | None) -> None:
 @click.option("--read", is_flag=True, help="A token that reads only.")
 def token(root: Path | None, user: str, read: bool) -> None:
     """Print a new token of a user, who is added if new; it is shown this once."""
+    from hubedit import HubError
+    from hubedit_localhub.refusals import Refusal
     from hubedit_localhub.store import Store
 
     accounts = Store(_chosen(root)).accounts
-    accounts.create_user(user)
+    try:
+        accounts.create_user(user)
+    except Refusal as refusal:
+        raise HubError(f"{refusal.message}; choose another name") from None
     click.echo(accounts.create_token(user, "read" if read else "write"))
 
 

@@ -7,10 +7,14 @@ import stat
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 from hubedit_localhub import LocalHub
+from hubedit_localhub.commands import hub
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import get_session
+
+from hubedit import HubEditError
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +174,66 @@ def test_unknown_addresses_answer_in_json(localhub: LocalHub) -> None:
         assert answer.json()["error"]
         assert "x-error-code" not in answer.headers
     assert get_session().delete(f"{localhub.url}/api/models/me/open/refs").status_code == 405
+
+
+def test_a_grant_opens_one_private_repository(localhub: LocalHub) -> None:
+    token = localhub.create_user("ada")
+    ada, root = localhub.api(token), ["--root", str(localhub.root)]
+    assert CliRunner().invoke(hub, ["grant", *root, "me/hidden", "ada", "read"]).exit_code == 0
+    assert ada.list_repo_files("me/hidden") == [".gitattributes"]
+    assert "me/hidden" in {model.id for model in ada.list_models()}
+    assert _status(lambda: _upload(ada, "me/hidden")) == 403
+    assert CliRunner().invoke(hub, ["grant", *root, "me/hidden", "ada", "write"]).exit_code == 0
+    _upload(ada, "me/hidden")
+    assert _status(lambda: ada.update_repo_settings("me/hidden", private=False)) == 403
+    assert _status(lambda: ada.delete_repo("me/hidden")) == 403
+    reads = localhub.api(localhub.create_token("read", "ada"))
+    assert _status(lambda: _upload(reads, "me/hidden")) == 403
+    assert CliRunner().invoke(hub, ["grant", *root, "me/hidden", "ada", "none"]).exit_code == 0
+    assert not ada.repo_exists("me/hidden")
+    for wrong in (["me/nope", "ada", "read"], ["me/hidden", "bob", "read"]):
+        done = CliRunner().invoke(hub, ["grant", *root, *wrong])
+        assert isinstance(done.exception, HubEditError)
+
+
+def test_the_command_makes_users_and_tokens(localhub: LocalHub) -> None:
+    root = ["--root", str(localhub.root)]
+    token = CliRunner().invoke(hub, ["token", *root, "ada", "--read"]).output.strip()
+    said = localhub.api(token).whoami()
+    assert (said["name"], said["auth"]["accessToken"]["role"]) == ("ada", "read")
+    for name in ("Ada", "a/b", ".."):
+        done = CliRunner().invoke(hub, ["token", *root, name])
+        assert isinstance(done.exception, HubEditError)
+
+
+def test_what_a_gate_hides_is_hidden_on_pages_and_in_diffs(api: HfApi, localhub: LocalHub) -> None:
+    text = [CommitOperationAdd("secret.txt", b"the gated text")]
+    head = api.create_commit("me/open", text, commit_message="x").oid
+    changed = [CommitOperationAdd("secret.txt", b"the gated text, changed")]
+    api.create_commit("me/open", changed, commit_message="y", create_pr=True)
+    api.update_repo_settings("me/open", gated="auto")
+    for path in (
+        "me/open",
+        "me/open/blob/main/secret.txt",
+        "me/open/raw/main/secret.txt",
+        f"me/open/commit/{head}",
+        "me/open/discussions/1",
+        "api/models/me/open/discussions/1?diff=1",
+    ):
+        assert "the gated text" not in get_session().get(f"{localhub.url}/{path}").text, path
+    assert "the gated text" in str(api.get_discussion_details("me/open", 1).diff)
+
+
+def test_a_name_without_an_owner_is_the_owners(api: HfApi, localhub: LocalHub) -> None:
+    _upload(api, "open")
+    ada = localhub.api(localhub.create_user("ada"))
+    assert ada.model_info("open").id == "me/open"
+    assert "x.bin" in ada.list_repo_files("open")
+    assert ada.file_exists("open", "x.txt")
+    assert not ada.repo_exists("hidden")
+    assert (
+        api.create_commit(
+            "open", [CommitOperationAdd("y.txt", b"y")], commit_message="y", create_pr=True
+        ).pr_num
+        == 1
+    )

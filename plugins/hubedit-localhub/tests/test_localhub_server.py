@@ -190,3 +190,23 @@ def test_a_server_in_a_thread_ends_with_its_block(tmp_path: Path) -> None:
         assert local.api().whoami()["name"] == "me"
     with serve(tmp_path / "hub", port=port) as again:
         assert again.url == local.url
+
+
+def test_serving_on_a_network_says_what_it_means(root: Path) -> None:
+    command = [sys.executable, "-c", "from hubedit_localhub.commands import hub; hub()", "serve"]
+    with subprocess.Popen(
+        [*command, "--root", str(root), "--host", "0.0.0.0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        url = child.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:")
+        assert connect(root).url == url
+        assert "nothing is encrypted" in child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(10) == 0
+    refused = CliRunner().invoke(hub, ["serve", "--root", str(root), "--host", "192.0.2.1"])
+    assert isinstance(refused.exception, hubedit.HubEditError)

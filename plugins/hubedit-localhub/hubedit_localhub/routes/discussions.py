@@ -42,7 +42,8 @@ def detailed(repo: Repo, record: discussions.Record, diff: bool) -> dict[str, An
 def details(call: Call) -> Response:
     """Describe one discussion."""
     repo = call.repo()
-    return answer(detailed(repo, discussions.load(repo, int(call["num"])), call.flag("diff")))
+    diff = call.flag("diff") and repo.opens_to(call.account)
+    return answer(detailed(repo, discussions.load(repo, int(call["num"])), diff))
 
 
 def create(call: Call) -> Response:

@@ -197,7 +197,7 @@ def discussion(call: Call) -> Response:
     repo = call.repo()
     record = discussions.load(repo, int(call["num"]))
     lines, clashes = [], []
-    if record["isPullRequest"]:
+    if record["isPullRequest"] and repo.opens_to(call.account):
         history = History(repo)
         lines = diff_lines(pulls.diff_of(history, record))
         clashes = pulls.conflicts(history, record)
@@ -217,6 +217,7 @@ def commit_page(call: Call) -> Response:
     if _entering(call):
         return _enter(call)
     history = call.history()
+    history.repo.need_file_reader(call.account)
     commit = history.resolve(call["rev"])
     before = commit.parents[0].tree if commit.parent_ids else None
     lines = diff_lines(pulls.tree_diff(history, before, commit.tree))
@@ -235,6 +236,7 @@ def blob(call: Call) -> Response:
     if _entering(call):
         return _enter(call)
     history = call.history()
+    history.repo.need_file_reader(call.account)
     path = check_path(call["rest"], 400)
     commit = history.resolve(call["rev"])
     entry = history.file(commit, path)
