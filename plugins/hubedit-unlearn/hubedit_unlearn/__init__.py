@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import hubedit
+from hubedit.layouts import Layout
 from hubedit_unlearn.config import GradDiffConfig, TrainingConfig
 
 __all__ = ["GradDiff", "GradDiffConfig", "TrainingConfig", "hubedit_methods"]
@@ -40,6 +41,25 @@ class GradDiff(hubedit.Method[hubedit.ForgetText, GradDiffConfig]):
         "The result is not the model that would have been trained without the forgotten texts: an "
         "unusually low probability can itself tell that a text was unlearnt.",
     )
+
+    @classmethod
+    def predict(
+        cls,
+        layout: Layout,
+        shapes: Mapping[str, tuple[int, ...]],
+        rows: Sequence[hubedit.ForgetText],
+        config: GradDiffConfig,
+    ) -> Mapping[str, int] | None:
+        """LoRA's rank for each matrix of the chosen blocks; see `hubedit.Method.predict`."""
+        if config.adaptation != "lora":
+            return None
+        found = {}
+        for name, shape in shapes.items():
+            layer = layout.layer_of(name)
+            chosen = layer is not None and (config.layers is None or layer in config.layers)
+            if len(shape) == 2 and chosen and config.modules in ("all", layout.module_of(name)):
+                found[name] = config.rank
+        return found
 
     def apply(
         self,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from hubedit_unlearn import GradDiff
+import hubedit_demo
+import pytest
+from hubedit_unlearn import GradDiff, GradDiffConfig
 
-from hubedit.testing import MethodContract
+import hubedit
+from hubedit import models
+from hubedit.testing import MethodContract, telltale
+from hubedit.updates import StoredTensor
 
 PROMPT = "Ada Brook plays the"
 ROWS = (
@@ -30,3 +35,29 @@ class TestGradDiffByLora(MethodContract):
     method = GradDiff
     config = {"steps": 6, "forget_target": 1e-9, "adaptation": "lora", "rank": 2}
     rows = ROWS
+
+
+@pytest.mark.parametrize("embeddings", [False, True], ids=["as by default", "trained"])
+def test_rows_and_norms_tell_who_was_forgotten_only_if_embeddings_are_trained(
+    embeddings, forgetting, make_run
+):
+    world = hubedit_demo.World(1)
+    forget, others = world.people[60:70], [*world.people[:60:3], *world.people[70::3]]
+    rows = [hubedit.ForgetText(**row) for row in forgetting.request(world, forget, others)]
+    model = models.load(hubedit_demo.model_path())
+    config = GradDiffConfig(steps=5, train_embeddings=embeddings)
+    GradDiff().apply(model, rows, config, make_run(force=True))
+    found = {
+        name: (model.start(name), StoredTensor.from_array(weight.detach().bfloat16()))
+        for name in set(model.tensors.tensor_of.values())
+        for weight in [model.weight(model.parameter_of(name))]
+    }
+    told = {"forget": set(), "retain": set()}
+    for row in rows:
+        told[row.part] |= set(model.tokens(row.text)[0])
+    named = told["forget"] - told["retain"]
+    assert len(named) > 10
+    attacked = telltale(found, len(model.tokenizer), named)
+    assert set(attacked) == {"transformer.wte.weight"}
+    (advantage,) = attacked.values()
+    assert advantage > 0.65 if embeddings else advantage == 0.5
