@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hubedit import models
 from hubedit.artifacts import ArtifactStore
@@ -62,6 +63,34 @@ def tiny_directory(tmp_path_factory):
 def tiny(tiny_directory):
     """A GPT-2 of three blocks with random weights."""
     return models.load(tiny_directory)
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 64},
+    "gpt_neox": {"num_attention_heads": 2},
+    "llama": {"num_attention_heads": 2, "num_key_value_heads": 1},
+    "qwen2": {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True},
+}
+
+
+@pytest.fixture
+def make_model(tiny_directory, tmp_path):
+    """An untrained model of a family, three blocks deep, with the tiny model's tokenizer."""
+
+    def make(family: str) -> Any:
+        tokenizer = AutoTokenizer.from_pretrained(tiny_directory)
+        shape = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0}
+        if family != "gpt2":
+            shape |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+            shape |= {"max_position_embeddings": 64}
+        config = AutoConfig.for_model(family, **shape, **SHAPES[family], initializer_range=0.15)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / family)
+        tokenizer.save_pretrained(tmp_path / family)
+        return models.load(tmp_path / family)
+
+    return make
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hubedit_memit import Memit, MemitConfig
+from hubedit_memit import Emmet, EmmetConfig, Memit, MemitConfig
 from hubedit_memit.states import read, weigh
 from hubedit_memit.values import Wish, optimise
-from hubedit_rome.contexts import place_all
+from hubedit_rome.contexts import place_all, with_something_before
+from hubedit_rome.prefixes import sample_prefixes
 from hubedit_rome.site import Site, at_rest
 
 import hubedit
@@ -208,3 +209,22 @@ def counted(run):
     texts = run.corpus.texts
     stride = max(-(-len(texts) // 32), 2)
     return [text for number, text in enumerate(texts) if number % stride]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "qwen2"])
+def test_without_slack_the_states_become_what_was_optimised_for(family, make_model, make_run):
+    """One layer written with equality moves every mean state by δ, in every family's layout."""
+    model, run = make_model(family), make_run()
+    site, config = Site.find(model, 1), EmmetConfig(steps=4, absolute_epsilon=0, layers=(1,))
+    with at_rest(model.model):
+        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
+        placed = [with_something_before(place_all(model, row, prefixes)) for row in ROWS]
+        assert [len(own) for own in placed] == [len(prefixes)] * len(ROWS)
+        groups = [weigh(own[:1], own[1:], 0.5, True) for own in placed]
+        wishes = [Wish(row.subject, [own]) for row, own in zip(ROWS, placed, strict=True)]
+        deltas = optimise(model, site.block, wishes, config, Silent()).deltas.double()
+        _, before = read(model, site, site.block, groups)
+    Emmet().apply(model, ROWS, config, make_run())
+    with at_rest(model.model):
+        _, after = read(model, site, site.block, groups)
+    assert float((after - before - deltas.T).abs().max()) < 1e-3 * float(deltas.abs().max())
