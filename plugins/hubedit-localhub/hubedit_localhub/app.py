@@ -247,7 +247,8 @@ class App:
             self.store,
             self.limits,
             request.method,
-            f"http://{host}",
+            # "https" behind a proxy on this machine that says so (X-Forwarded-Proto).
+            f"{request.scope['scheme']}://{host}",
             path,
             QueryParams(request.scope["query_string"]),
             Headers(scope=request.scope),

@@ -19,6 +19,7 @@ from hubedit_localhub.background import running, stop
 from hubedit_localhub.commands import hub
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import get_session
 
 import hubedit
 
@@ -210,3 +211,16 @@ def test_serving_on_a_network_says_what_it_means(root: Path) -> None:
         assert child.wait(10) == 0
     refused = CliRunner().invoke(hub, ["serve", "--root", str(root), "--host", "192.0.2.1"])
     assert isinstance(refused.exception, hubedit.HubEditError)
+
+
+def test_addresses_are_secure_behind_a_proxy_that_is(localhub: LocalHub) -> None:
+    localhub.api().create_repo("me/demo")
+    headers = {
+        "authorization": f"Bearer {localhub.token}",
+        "x-forwarded-proto": "https",
+        "content-type": "application/json",
+    }
+    answer = get_session().post(
+        f"{localhub.url}/api/repos/create", json={"name": "other"}, headers=headers
+    )
+    assert answer.json()["url"] == f"{localhub.url.replace('http', 'https')}/me/other"
