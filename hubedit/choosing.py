@@ -36,6 +36,10 @@ MOST_SPARSE = 0.75
 LEAST_DENSE = 0.25
 """Shares of changed elements between which both packed kinds are tried."""
 
+_SAMPLE, _STRETCHES = 1 << 19, 16
+_MARGIN = 1.3
+"""By how much an estimate may be above what is smallest, and the kind still be tried."""
+
 WORTH_PACKING = 256
 """Bytes; a change that takes no more is stored plainly."""
 _PLAIN = {
@@ -198,47 +202,87 @@ def _smallest(
     plain = min(costs, key=lambda kind: costs[kind])
     tried = {kind.kind: cost for kind, cost in costs.items()}
     best: Update | None = None
-    for update in _packed(before, after, changed, min(costs.values())):
+    estimates: dict[str, int] = {}
+    for update in _packed(before, after, changed, min(costs.values()), estimates):
         tried[update.kind] = update.nbytes(before.size)
         if tried[update.kind] < min(
             nbytes for kind, nbytes in tried.items() if kind != update.kind
         ):
             best = update
     best = best or plain.between(before, after, changed)
-    others = ", ".join(
-        f"{kind} {nbytes:,}" for kind, nbytes in sorted(tried.items(), key=lambda item: item[1])
-    )
+    said = {kind: f"{kind} {size:,}" for kind, size in tried.items()}
+    said = {kind: f"{kind} about {size:,}" for kind, size in estimates.items()} | said
+    sizes = {**estimates, **tried}
+    others = ", ".join(said[kind] for kind in sorted(sizes, key=sizes.__getitem__))
     units = "elements" if before.width is not None else "bytes"
     share = f"{count:,} of {changed.size:,} {units} changed"
     return best, after, f"{why}; {share}; bytes as {others}"
 
 
 def _packed(
-    before: StoredTensor, after: StoredTensor, changed: npt.NDArray[np.bool_], nbytes: int
+    before: StoredTensor,
+    after: StoredTensor,
+    changed: npt.NDArray[np.bool_],
+    nbytes: int,
+    estimates: dict[str, int],
 ) -> Iterator[Update]:
-    """The update as each kind that must be made to know its size, while it could be smallest."""
+    """The update as each kind that must be made to know its size, while it could be smallest.
+
+    `estimates` receives about how many bytes others would take.
+    """
     if nbytes <= WORTH_PACKING:
         return
     share = np.count_nonzero(changed) / changed.size
-    found: list[Update] = []
+    kinds: list[type[Packed | SparsePacked]] = []
     if share <= MOST_SPARSE:
-        found.append(SparsePacked.between(before, after, changed))
+        kinds.append(SparsePacked)
     if share >= LEAST_DENSE:
-        found.append(Packed.between(before, after, changed))
-    yield from found
-    least = min([nbytes, *(update.nbytes(before.size) for update in found)])
-    product = recover(before, after, least)
-    if product is None:
-        return
+        kinds.append(Packed)
+    about = {kind: _sampled(kind, before, after, changed) for kind in kinds}
+    estimates |= {kind.kind: nbytes for kind, nbytes in about.items()}
+    kind = min(kinds, key=lambda kind: about[kind])
+    product = recover(before, after, min(nbytes, about[kind]))
+    if product is not None:
+        corrected = _corrected(product, before, after)
+        if corrected is not None:
+            yield corrected
+            nbytes = min(nbytes, corrected.nbytes(before.size))
+    if about[kind] <= nbytes * _MARGIN:
+        yield kind.between(before, after, changed)
+
+
+def _corrected(product: LowRank, before: StoredTensor, after: StoredTensor) -> Update | None:
+    """A product with what it misses put right, or None where it cannot be added."""
     try:
         near = apply(product, before)
     except NonFiniteUpdateError:
-        return
+        return None
     missed = _changed(near, after)
     if not missed.any():
-        yield product
-    else:
-        yield LowRankPacked(product, SparsePacked.between(near, after, missed))
+        return product
+    return LowRankPacked(product, SparsePacked.between(near, after, missed))
+
+
+def _sampled(
+    kind: type[Packed | SparsePacked],
+    before: StoredTensor,
+    after: StoredTensor,
+    changed: npt.NDArray[np.bool_],
+) -> int:
+    """Bytes that a packed kind takes: of large tensors about, from some stretches of them."""
+    old, new, stretch = before.units(), after.units(), _SAMPLE // _STRETCHES
+    if changed.size > _SAMPLE:
+        begins = np.linspace(0, changed.size - stretch, _STRETCHES).astype(np.int64)
+        some = (begins[:, None] + np.arange(stretch)).reshape(-1)
+        old, new, changed = old[some], new[some], changed[some]
+        if not changed.any():
+            return 0
+    one, other = (
+        StoredTensor(f"U{8 * bits.itemsize}", bits.shape, bits.view(np.uint8))
+        for bits in (old, new)
+    )
+    nbytes = kind.between(one, other, changed).nbytes(one.size)
+    return int(nbytes * before.units().size / one.size)
 
 
 def _changed(before: StoredTensor, after: StoredTensor) -> npt.NDArray[np.bool_]:

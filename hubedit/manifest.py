@@ -10,9 +10,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hubedit.errors import ManifestError
+from hubedit.headers import canonical_json, strict_json
 from hubedit.rows import first_problem
 
 FORMAT = 1
+MAX_JSON = 1 << 26
+"""Bytes of a manifest or stack; no honest one comes near."""
+
 STACK_FILE = "hubedit.json"
 CARD_FILE = "README.md"
 UNLISTED = frozenset({STACK_FILE, ".gitattributes"})
@@ -309,10 +313,13 @@ def pretty_json(value: Any) -> str:
 
 
 def _read(kind: type[_RecordT], text: str | bytes, name: str) -> _RecordT:
+    if len(text) > MAX_JSON:
+        raise ManifestError(f"{name} has more than {MAX_JSON} bytes; it is damaged")
     try:
-        value = json.loads(text)
+        value = strict_json(text if isinstance(text, bytes) else text.encode("utf-8"))
+        canonical_json(value)  # escapes can smuggle in text that is not Unicode
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{name} is not JSON ({error}); it is damaged") from error
+        raise ManifestError(f"{name} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise ManifestError(f"{name} is not a JSON object; it is damaged")
     if value.get("format") != FORMAT:

@@ -89,7 +89,8 @@ def test_a_black_box_change_takes_the_smallest_exact_kind():
         encoded = encode({"w": after}, lambda _: base)
         assert encoded.choices[0].kind == kind
         assert encoded.delta.apply("w", base) == after
-        tried = re.findall(r"(\w+) ([\d,]+)", encoded.choices[0].reason.split("bytes as ")[1])
+        told = encoded.choices[0].reason.split("bytes as ")[1]
+        tried = re.findall(r"(\w+) (?:about )?([\d,]+)", told)
         sizes = {name: int(nbytes.replace(",", "")) for name, nbytes in tried}
         assert {"sparse", "rows", "columns", "replace"} <= set(sizes)
         assert sizes[kind] == min(sizes.values()) == encoded.choices[0].nbytes
