@@ -12,7 +12,7 @@ import torch
 from hubedit_rome.contexts import Context, place_all, with_something_before
 from hubedit_rome.guard import Canary, stop, trial
 from hubedit_rome.prefixes import sample_prefixes
-from hubedit_rome.site import Site, at_rest, doubles
+from hubedit_rome.site import Site, at_rest, doubles, doubles_on
 from hubedit_rome.statistics import SecondMoment, gather_texts, second_moment
 
 import hubedit
@@ -61,10 +61,11 @@ def apply(
                 "held_out": len(texts.held_out),
             },
         )
+        device = doubles_on(model.device)
         editing = _Editing(
             model,
             [
-                _Layer(site, prepare(moment.matrix))
+                _Layer(site, prepare(moment.matrix.to(device)))
                 for site, moment in zip(sites, moments, strict=True)
             ],
             config,
