@@ -33,6 +33,7 @@ BODY_LIMIT = 4 << 20
 DRAINED = 16
 BAD_TOKEN = "Invalid credentials in Authorization header"
 NOTED = frozenset({400, 403, 408, 413, 421, 422})
+READING = 5
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _REPO = r"(?P<repo>(?!(?:api|lfs|static)/)[^/]+/[^/]+)"
 _PARTS = {
@@ -173,7 +174,9 @@ class App:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             else:
                 self.traffic.sent(path, len(message.get("body", b"")))
-            await send(message)
+            # A client that stops reading would hold its connection for ever.
+            async with asyncio.timeout(self.limits.patience * READING):
+                await send(message)
 
         self.traffic.active += 1
         try:
@@ -182,6 +185,8 @@ class App:
             await response(scope, receive, counted)
         except ClientDisconnect:
             pass
+        except TimeoutError:
+            log.warning("request %s given up: its answer is not read", request_id)
         finally:
             self.traffic.active -= 1
 

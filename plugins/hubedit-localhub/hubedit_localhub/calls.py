@@ -24,7 +24,8 @@ class Limits(NamedTuple):
         multipart_from: uploads of at least this size are split into parts.
         part: the size of a part.
         object: the largest file.
-        patience: seconds that headers, or one block of a body, may take to arrive.
+        patience: seconds that headers, or one block of a body, may take to arrive; five times as
+            long may one block (of a megabyte) of an answer take to be read.
     """
 
     commit: int = 64 << 20

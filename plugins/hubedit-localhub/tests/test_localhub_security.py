@@ -304,6 +304,20 @@ def test_a_trickle_is_given_up_too(impatient: LocalHub) -> None:
     assert _serving(impatient)
 
 
+def test_an_answer_that_nobody_reads_is_given_up(
+    impatient: LocalHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = impatient.api()
+    api.create_repo("me/demo")
+    api.upload_file(path_or_fileobj=b"\0" * 30_000_000, path_in_repo="w.bin", repo_id="me/demo")
+    with _raw(impatient, b"GET /me/demo/resolve/main/w.bin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
+        deadline = time.monotonic() + 20
+        while "its answer is not read" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert _serving(impatient)
+
+
 @pytest.mark.parametrize(
     "request_text",
     [
