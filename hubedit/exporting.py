@@ -20,7 +20,7 @@ from hubedit.manifest import BaseRecord, pretty_json, touched_tensors
 from hubedit.places import checkpoint
 from hubedit.revisions import check_output, finished_directory
 from hubedit.stored import raw
-from hubedit.updates import LowRank, StoredTensor
+from hubedit.updates import LowRank, LowRankPacked, StoredTensor
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -160,6 +160,8 @@ def _factors(edition: Edition, layout: Layout) -> dict[str, LowRank]:
         }
         for name, update in edition.delta(entry).updates.items():
             module = layout.module_of(parameter_of(name, layout))
+            if isinstance(update, LowRankPacked):
+                update = update.product  # what it corrects is counted among the differences
             if not isinstance(update, LowRank):
                 problems[name] = f"{name} is changed by a {update.kind} update in {entry.name}"
             elif module not in _LINEAR or not name.endswith(".weight") or aliases.get(name):

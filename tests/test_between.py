@@ -159,3 +159,17 @@ def test_what_lies_at_the_output_stays(hubedit, trained):
     (trained / "edit" / "mine").write_text("mine")
     assert hubedit("delta", "base", "trained", "-o", "edit")[0] != 0
     assert [path.name for path in (trained / "edit").iterdir()] == ["mine"]
+
+
+def test_a_merged_adapter_becomes_an_adapter_again(hubedit, trained):
+    name = MATRIX.format(0)
+    merged = Checkpoint.open(trained / "trained").read(name)
+    materialize(trained / "base", trained / "merged", {name: merged})
+    assert hubedit("delta", "base", "merged", "-o", "edit")[0] == 0
+    recorded = json.loads(next((trained / "edit").rglob("manifest.json")).read_text())
+    (tensor,) = recorded["tensors"]
+    assert tensor["kind"].startswith("low_rank")
+    assert tensor["rank"] == 1
+    status, _, err = hubedit("export", "edit", "--format", "peft", "-o", "adapter")
+    assert status == 0, err
+    assert (trained / "adapter" / "adapter_model.safetensors").is_file()
