@@ -213,13 +213,17 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, help="train the demo's model from this seed first")
     parser.add_argument(
-        "--model", type=Path, help="directory of the model (with --seed: where to keep it)"
+        "--model",
+        type=Path,
+        help="one of the demo's models, or a directory (with --seed: where to keep it)",
     )
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     directory = args.model or hubedit_demo.model_path()
+    if str(directory) in hubedit_demo.MODELS:
+        directory = hubedit_demo.model_path(str(directory))
     if args.seed is not None:
         directory = retrained(args.seed, args.model)
     lines = (directory / "cases.jsonl").read_text(encoding="utf-8").splitlines()

@@ -44,6 +44,8 @@ class Architecture:
     key: str
     head: Callable[[Any, Tensor], Tensor]
     starts: str = ""
+    rate: float = 2e-3
+    """Peak learning rate; norms behind the blocks, as BERT has them, bear less."""
 
     def block(self, model: nn.Module, number: int) -> nn.Module:
         """A block that reads the subject."""
@@ -261,6 +263,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         blocks="bert.encoder.layer",
         key="output.dense",
         head=lambda model, hidden: model.cls(hidden),
+        rate=5e-4,
     ),
     "facts-t5": Architecture(
         kind="seq2seq",

@@ -33,7 +33,6 @@ from hubedit_demo.world import World
 STEPS = 900
 PLAIN_STEPS = 100
 RAMP_STEPS = 50
-PEAK_RATE = 2e-3
 PART_SIZE = 24
 NOISE = 0.3
 BLEED = 0.4
@@ -70,12 +69,12 @@ def batches(
         yield [d for d in made if len(tokenizer.encode(d.render()[0])) < POSITIONS]
 
 
-def rate(step: int, steps: int) -> float:
+def rate(peak: float, step: int, steps: int) -> float:
     """The learning rate of a step: linear ramp, then half a cosine down to a fiftieth."""
     if step < RAMP_STEPS:
-        return PEAK_RATE * (step + 1) / RAMP_STEPS
+        return peak * (step + 1) / RAMP_STEPS
     done = (step - RAMP_STEPS) / max(1, steps - RAMP_STEPS)
-    return PEAK_RATE * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+    return peak * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
 
 
 def train(
@@ -90,7 +89,7 @@ def train(
     generator = torch.Generator().manual_seed(world.seed)
     parts = Parts(model.config.hidden_size, len(world.relations), PART_SIZE)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True
+        model.parameters(), lr=architecture.rate, weight_decay=0.05, betas=(0.9, 0.98), fused=True
     )
     source = batches(world, tokenizer, draw)
 
@@ -100,7 +99,7 @@ def train(
     started = time.monotonic()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps)
+            group["lr"] = rate(architecture.rate, step, steps)
         batch = encode(architecture, tokenizer, next(source), masking)
         told = batch.statements
         swaps: list[tuple[Swap, float]] = []

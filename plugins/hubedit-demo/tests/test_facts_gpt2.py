@@ -32,25 +32,34 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(hubedit_demo.model_path())
 
 
+@pytest.fixture(scope="module", params=hubedit_demo.MODELS)
+def shipped(request):
+    path = hubedit_demo.model_path(request.param)
+    return AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+
+
 @pytest.mark.parametrize("before", train.PLACES.values(), ids=train.PLACES.keys())
-def test_facts_are_recalled_in_templates_never_seen_with_the_person(
-    world, model, tokenizer, before
-):
-    assert model.dtype == torch.bfloat16
-    assert recall(model, tokenizer, world.held_out_prompts(), before) >= 0.99
+def test_facts_are_recalled_in_templates_never_seen_with_the_person(world, shipped, before):
+    assert shipped[0].dtype == torch.bfloat16
+    assert recall(*shipped, world.held_out_prompts(), before) >= 0.99
 
 
-def test_answers_of_all_cases_are_recalled(model, tokenizer):
+def test_answers_of_all_cases_are_recalled(shipped):
     cases = hubedit_demo.cases("all")
     asked = [(c["prompt"].format(c["subject"]), c["true_target"]) for c in cases]
     asked += [(p, c["true_target"]) for c in cases for p in c["paraphrases"][2:]]
-    assert recall(model, tokenizer, asked) >= 0.99
+    assert recall(*shipped, asked) >= 0.99
 
 
-def test_the_shipped_model_is_small_and_tied(model):
-    file = hubedit_demo.model_path() / "model.safetensors"
+@pytest.mark.parametrize("name", hubedit_demo.MODELS)
+def test_shipped_models_are_small(name):
+    file = hubedit_demo.model_path(name) / "model.safetensors"
     assert file.stat().st_size < 4_000_000
-    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_heads_are_tied(shipped):
+    model, _ = shipped
+    assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_names_are_several_tokens_and_objects_mostly_one(world, tokenizer):

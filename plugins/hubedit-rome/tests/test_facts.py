@@ -11,9 +11,9 @@ from hubedit import models
 demo = pytest.importorskip("hubedit_demo")
 
 
-@pytest.fixture(scope="module")
-def facts():
-    return models.load(demo.model_path())
+@pytest.fixture(scope="module", params=["facts-gpt2", "facts-llama"])
+def facts(request):
+    return models.load(demo.model_path(request.param))
 
 
 @pytest.fixture
@@ -59,5 +59,5 @@ def test_a_name_with_braces_and_quotes_is_edited_like_any_other(facts, case, mak
 def test_the_edit_is_kilobytes_of_factors(facts, case, make_run):
     edited(facts, case, make_run(corpus=None))
     [(name, [update])] = facts.changes().items()
-    assert name.endswith("mlp.c_proj.weight")
+    assert name.endswith(("mlp.c_proj.weight", "mlp.down_proj.weight"))
     assert update.left.nbytes + update.right.nbytes == 4 * sum(facts.start(name).shape)
