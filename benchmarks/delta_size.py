@@ -299,7 +299,7 @@ def main() -> int:
     found = measure(given.steps, given.only)
     columns = list(found[0]["sizes"])
     print(f"bytes after {given.steps} steps; (n wrong): weights that are not the trained ones")
-    print(f"{'':24}{'changed':>8}" + "".join(f"{column:>26}" for column in columns))
+    print(f"{'':24}{'changed':>8}" + "".join(f"{column:>30}" for column in columns))
     for row in found:
         cells = (
             f"{size['nbytes']:,}" + (f" ({size['wrong']:,} wrong)" if size["wrong"] else "")
@@ -307,7 +307,7 @@ def main() -> int:
         )
         print(
             f"{row['run'] + ', ' + row['dtype']:24}{row['changed']:>8.2%}"
-            + "".join(f"{cell:>26}" for cell in cells)
+            + "".join(f"{cell:>30}" for cell in cells)
         )
         kinds = ", ".join(f"{count} {kind}" for kind, count in row["kinds"].items())
         header = row["sizes"]["hubedit"]["header"]
