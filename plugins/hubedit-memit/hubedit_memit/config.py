@@ -95,7 +95,10 @@ class ManyFactsConfig(hubedit.Config):
         100.0, gt=0, description="guard: largest ‖ΔW‖ / ‖W‖ (Frobenius) of one batch in one layer"
     )
     max_canary_ratio: float = Field(
-        1.5, gt=0, description="guard: largest growth of the perplexity on texts held out of C"
+        3.0,
+        gt=0,
+        description="guard: largest growth of the perplexity on texts held out of C, from the start "
+        "of the run to the end of a batch",
     )
     min_recall: float = Field(
         0.5,
