@@ -136,3 +136,15 @@ def test_a_disk_that_takes_no_more_leaves_nothing_and_is_named(
     assert leftovers(work) == []
     assert hubedit("materialize", "edit", "-o", "whole")[0] == 0
     assert hubedit("verify", "whole", "--deep")[0] == 0
+
+
+@pytest.mark.parametrize("most", [0, 800, 5000])
+def test_an_apply_on_a_full_disk_leaves_nothing_and_names_it(tiny, tmp_path, monkeypatch, most):
+    work = recipe_in(tmp_path / "work", tiny)
+    monkeypatch.chdir(work)
+    done = with_small_files(command("apply", "-o", "edit"), most)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("hubedit: ")
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in work.iterdir()] == ["hubedit.yaml"]
