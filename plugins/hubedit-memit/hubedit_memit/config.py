@@ -97,8 +97,8 @@ class ManyFactsConfig(hubedit.Config):
     max_canary_ratio: float = Field(
         3.0,
         gt=0,
-        description="guard: largest growth of the perplexity on texts held out of C, from the start "
-        "of the run to the end of a batch",
+        description="guard: largest growth of the perplexity on texts held out of C, from the "
+        "start of the run to the end of a batch",
     )
     min_recall: float = Field(
         0.5,
