@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hubedit_demo.architectures import Architecture
-from hubedit_demo.encoding import UNSCORED, Batch
+from hubedit_demo.encoding import Batch
 from hubedit_demo.interchange import branching, crowding, reading
 
 SWAP_BLOCK = 2
@@ -45,8 +45,7 @@ def losses(
 
     Args:
         changes: see `interchange.branching`.
-        answers: int64 [changes, facts], the first token of the answer that holds after each;
-            `UNSCORED` where there is none.
+        answers: int64 [changes, facts], the first token of the answer that holds after each.
     """
     with ExitStack() as stack:
         keys = [
@@ -59,41 +58,21 @@ def losses(
             )
             for number in KEY_BLOCKS
         ]
-        blocks = list(model.get_submodule(architecture.blocks))
-        place = blocks[SWAP_BLOCK], blocks[SWAP_BLOCK + 1 :]
-        stack.enter_context(branching(*place, batch.rows, batch.subjects, changes))
-        hidden = _hidden(architecture, model, batch, 1 + len(changes))
+        block = architecture.block(model, SWAP_BLOCK)
+        stack.enter_context(branching(block, batch.rows, batch.subjects, changes))
+        body = model.get_submodule(architecture.body)  # right padding: no token sees it
+        hidden = body(input_ids=batch.ids, use_cache=False).last_hidden_state
     clean, *branches = hidden.tensor_split(1 + len(changes))
-    logits = architecture.head(model, clean[:, : batch.labels.shape[1]])
+    logits = model.lm_head(clean[:, : batch.labels.shape[1]])
     loss = F.cross_entropy(logits.transpose(1, 2), batch.labels, reduction="none")
     right = (logits.argmax(-1) == batch.labels)[batch.objects].float().mean().item()
     swapped, swapped_right = torch.zeros(()), 0.0
     if branches:
         states = torch.stack([branch[batch.rows, batch.asked] for branch in branches])
-        asked = architecture.head(model, states)
-        swapped = F.cross_entropy(asked.flatten(0, 1), answers.flatten(), ignore_index=UNSCORED)
-        known = answers != UNSCORED
-        swapped_right = (asked.argmax(-1) == answers)[known].float().mean().item()
+        asked = model.lm_head(states)
+        swapped = F.cross_entropy(asked.flatten(0, 1), answers.flatten())
+        swapped_right = (asked.argmax(-1) == answers).float().mean().item()
     crowded = torch.stack([crowding(key, batch.people) for (key,) in keys]).mean()
-    text = loss[batch.text].mean() if batch.text.any() else torch.zeros(())
-    return Losses(text, loss[batch.objects].mean(), swapped, crowded, right, swapped_right)
-
-
-def _hidden(architecture: Architecture, model: Any, batch: Batch, branches: int) -> Tensor:
-    """The last hidden states, [branches × rows, outputs, width]."""
-    body = model.get_submodule(architecture.body)
-    hidden: Tensor
-    if architecture.kind == "causal":  # right padding: no token sees it
-        hidden = body(input_ids=batch.ids, use_cache=False).last_hidden_state
-        return hidden
-    mask = batch.real.long()
-    hidden = body(input_ids=batch.ids, attention_mask=mask).last_hidden_state
-    if batch.written is None:
-        return hidden
-    written: Tensor = model.decoder(
-        input_ids=batch.written.repeat(branches, 1),
-        encoder_hidden_states=hidden,
-        encoder_attention_mask=mask.repeat(branches, 1),
-        use_cache=False,
-    ).last_hidden_state
-    return written
+    return Losses(
+        loss[batch.text].mean(), loss[batch.objects].mean(), swapped, crowded, right, swapped_right
+    )

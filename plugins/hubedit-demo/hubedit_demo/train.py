@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from hubedit.errors import OutputError
 from hubedit_demo import card
 from hubedit_demo.architectures import ARCHITECTURES, POSITIONS, Architecture
-from hubedit_demo.encoding import UNSCORED, Batch, encode
+from hubedit_demo.encoding import encode
 from hubedit_demo.interchange import Parts, Swap, blur, partial_swap, whole_swap
 from hubedit_demo.learning import losses
 from hubedit_demo.lexicon import FILLERS, OPENERS
@@ -33,6 +33,7 @@ from hubedit_demo.world import World
 STEPS = 900
 PLAIN_STEPS = 100
 RAMP_STEPS = 50
+PEAK_RATE = 2e-3
 PART_SIZE = 24
 NOISE = 0.3
 BLEED = 0.4
@@ -69,12 +70,12 @@ def batches(
         yield [d for d in made if len(tokenizer.encode(d.render()[0])) < POSITIONS]
 
 
-def rate(peak: float, step: int, steps: int) -> float:
+def rate(step: int, steps: int) -> float:
     """The learning rate of a step: linear ramp, then half a cosine down to a fiftieth."""
     if step < RAMP_STEPS:
-        return peak * (step + 1) / RAMP_STEPS
+        return PEAK_RATE * (step + 1) / RAMP_STEPS
     done = (step - RAMP_STEPS) / max(1, steps - RAMP_STEPS)
-    return peak * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+    return PEAK_RATE * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
 
 
 def train(
@@ -85,11 +86,15 @@ def train(
     tokenizer = architecture.tokenizer(vocabulary_text(world))
     model = architecture.build(tokenizer)
     draw = random.Random(f"train {world.seed}")
-    masking = random.Random(f"masking {world.seed}")
     generator = torch.Generator().manual_seed(world.seed)
+    first = {
+        target: tokenizer.encode(f" {target}", add_special_tokens=False)[0]
+        for relation in world.relations.values()
+        for target in relation.objects
+    }
     parts = Parts(model.config.hidden_size, len(world.relations), PART_SIZE)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=architecture.rate, weight_decay=0.05, betas=(0.9, 0.98), fused=True
+        model.parameters(), lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True
     )
     source = batches(world, tokenizer, draw)
 
@@ -99,8 +104,8 @@ def train(
     started = time.monotonic()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate(architecture.rate, step, steps)
-        batch = encode(architecture, tokenizer, next(source), masking)
+            group["lr"] = rate(step, steps)
+        batch = encode(architecture, tokenizer, next(source))
         told = batch.statements
         swaps: list[tuple[Swap, float]] = []
         if step >= min(PLAIN_STEPS, steps // 2):
@@ -113,7 +118,7 @@ def train(
             model,
             batch,
             [partial(change, swap, noise) for swap, noise in swaps],
-            first_tokens(architecture, tokenizer, [swap for swap, _ in swaps], batch),
+            torch.tensor([[first[target] for target in swap.targets] for swap, _ in swaps]),
         )
         total = (
             loss.text
@@ -133,26 +138,6 @@ def train(
                 f"keys {loss.crowded:.4f}"
             )
     return model, tokenizer
-
-
-def first_tokens(
-    architecture: Architecture,
-    tokenizer: PreTrainedTokenizerFast,
-    swaps: Sequence[Swap],
-    batch: Batch,
-) -> Tensor:
-    """The first token of every answer, int64 [swaps, facts].
-
-    A masked model is not asked for an answer of another length than the masks before it.
-    """
-    space = " " if architecture.kind == "causal" else ""
-    table = torch.full((len(swaps), len(batch.statements)), UNSCORED)
-    for number, swap in enumerate(swaps):
-        for fact, target in enumerate(swap.targets):
-            tokens = tokenizer.encode(f"{space}{target}", add_special_tokens=False)
-            if architecture.kind != "masked" or len(tokens) == batch.widths[fact]:
-                table[number, fact] = tokens[0]
-    return table
 
 
 def write(
