@@ -64,7 +64,7 @@ def _find(name: str) -> PluginInfo:
     return infos[name]
 
 
-@command.command("info", epilog="Example: hubedit plugins info rome")
+@command.command("info", epilog="Example: hubedit plugins info mine")
 @click.argument("name")
 @json_option
 def info(name: str, as_json: bool) -> None:
@@ -101,7 +101,7 @@ def info(name: str, as_json: bool) -> None:
         click.echo(f"{key:15} {shown if shown not in (None, '') else '–'}")
 
 
-@command.command("check", epilog="Example: hubedit plugins check rome")
+@command.command("check", epilog="Example: hubedit plugins check mine")
 @click.argument("name", required=False)
 @json_option
 def check(name: str | None, as_json: bool) -> None:
