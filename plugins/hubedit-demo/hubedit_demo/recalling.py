@@ -26,9 +26,9 @@ def recall(
     rows: list[list[int]] = []
     starts: list[int] = []
     for prompt, answer in asked:
-        start = list(tokenizer.encode(before + prompt))
-        rows.append(start + tokenizer.encode(f" {answer}", add_special_tokens=False))
-        starts.append(len(start))
+        read = list(tokenizer.encode(before + prompt))
+        rows.append(read + tokenizer.encode(f" {answer}", add_special_tokens=False))
+        starts.append(len(read))
     hits = 0
     for at in range(0, len(rows), 64):
         some = rows[at : at + 64]
