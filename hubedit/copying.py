@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +95,8 @@ def materialize(
         raise OutputError(f"{lost[0]} holds weights or lists them, and is not written as text")
     copied = [name for name in names if name not in texts]
     sizes = {name: (source / name).stat().st_size for name in copied}
-    one_tensor, stopped = threading.Lock(), threading.Event()
+    one_tensor, gate = threading.Lock(), threading.Condition()
+    stopped, writing = threading.Event(), set[str]()
     with _finished(target) as work:
         for name, content in texts.items():
             written = _inside(work, name)
@@ -103,9 +104,20 @@ def materialize(
             written.write_bytes(content)
 
         def write(name: str) -> str | None:
+            """Write one file, unless work has stopped; returns as `write_file`."""
+            with gate:
+                if stopped.is_set():
+                    return None
+                writing.add(name)
+            try:
+                return write_file(name)
+            finally:
+                with gate:
+                    writing.discard(name)
+                    gate.notify_all()
+
+        def write_file(name: str) -> str | None:
             """Write one file; returns its digest if that was asked for and is not the source's."""
-            if stopped.is_set():
-                return None
             copy = _inside(work, name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             touched = by_file.get(name, [])
@@ -139,7 +151,9 @@ def materialize(
                     if progress is not None:
                         progress(name, done, total)
             except BaseException:
-                stopped.set()
+                with gate:  # a thread whose start was interrupted is not waited for by the pool
+                    stopped.set()
+                    gate.wait_for(lambda: not writing)
                 raise
     return digests
 
@@ -168,12 +182,10 @@ def _finished(target: Path) -> Iterator[Path]:
     """Give a working directory that becomes the target by one rename, or vanishes."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} already exists and is not an empty directory; give another")
-    work: Path | None = None
+    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
+        work.mkdir(mode=0o700)
         yield work
         work.chmod(0o755)
         if target.is_dir():
@@ -182,8 +194,7 @@ def _finished(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
     finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _linked(source: Path, copy: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,16 +40,20 @@ def finished_directory(output: Path, *, replace: bool = False) -> Iterator[Path]
     """
     check_output(output, replace=replace)
     output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    work = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
     try:
+        work.mkdir(mode=0o700)
         yield work
         work.chmod(0o755)
         if output.exists():
-            old = Path(
-                tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent)
-            )
-            output.replace(old)
-            work.replace(output)
+            old = work.with_suffix(".old")
+            try:
+                output.replace(old)
+                work.replace(output)
+            except BaseException:
+                if old.exists() and not output.exists():
+                    old.replace(output)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             work.replace(output)

@@ -156,12 +156,9 @@ def with_small_files(arguments: Sequence[str], most: int) -> subprocess.Complete
 
 
 def leftovers(directory: Path) -> list[str]:
-    """Names of unfinished work in a directory; an empty one may outlive the moment it is made."""
-    return sorted(
-        path.name
-        for path in directory.iterdir()
-        if path.name.endswith((".partial", ".old")) and any(path.iterdir())
-    )
+    """Names of unfinished work in a directory."""
+    endings = (".partial", ".old")
+    return sorted(path.name for path in directory.iterdir() if path.name.endswith(endings))
 
 
 def _serve() -> None:

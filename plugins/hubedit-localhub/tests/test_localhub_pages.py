@@ -102,9 +102,15 @@ def test_private_pages_open_with_a_session_and_the_token_leaves_the_address(
 
 def test_a_timeline_tells_which_version_brought_which_edit(api: HfApi, localhub: LocalHub) -> None:
     edits = [{"name": "0001-rome", "method": "rome"}, {"name": "0002-ft", "method": "ft"}]
-    stack = json.dumps({"format": 1, "edits": edits}).encode()
-    first = api.upload_file(path_or_fileobj=stack, path_in_repo="hubedit.json", repo_id="me/open")
-    api.create_tag("me/open", tag="v1")
+    commits = []
+    for height in (1, 2):
+        stack = json.dumps({"format": 1, "edits": edits[:height]}).encode()
+        commits.append(
+            api.upload_file(path_or_fileobj=stack, path_in_repo="hubedit.json", repo_id="me/open")
+        )
+        if height == 1:
+            api.create_tag("me/open", tag="v1")
+    first = commits[0]
     page = httpx2.get(f"{localhub.url}/me/open").text
     assert page.index("0002-ft") < page.index("0001-rome")
     assert (

@@ -25,6 +25,8 @@ from hubedit_localhub.sessions import LIFETIME_SECONDS, session_name, session_va
 from hubedit_localhub.tensors import read_header
 
 MAX_TENSORS = 5000
+MAX_READ = 16 << 20
+"""Bytes of a file that a report reads, at most; without a delta it leaves the spectrum out."""
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -134,13 +136,16 @@ def _timeline(
     history: History, stack: list[dict[str, str]], tags: list[dict[str, Any]]
 ) -> list[dict[str, str]]:
     """Return the edits, the newest first, each with the version that brought it and its day."""
-    commits = {tag["name"]: tag["targetCommit"] for tag in tags}
+    brought: dict[str, tuple[str, str]] = {}
+    versions = [tag for tag in tags if tag["name"][:1] == "v" and tag["name"][1:].isdecimal()]
+    for tag in sorted(versions, key=lambda tag: int(tag["name"][1:])):
+        for edit in _stack(history, history.resolve(tag["targetCommit"])):
+            brought.setdefault(edit["name"], (tag["name"], tag["targetCommit"]))
     found = []
-    for number, edit in enumerate(stack, 1):
-        name = f"v{number}"
-        oid = commits.get(name, "")
+    for edit in stack:
+        version, oid = brought.get(edit["name"], ("", ""))
         day = iso(history.resolve(oid).commit_time)[:10] if oid else ""
-        found.append(edit | {"version": name if oid else "", "commit": oid, "day": day})
+        found.append(edit | {"version": version, "commit": oid, "day": day})
     return found[::-1]
 
 
@@ -196,9 +201,11 @@ def discussion(call: Call) -> Response:
         return _enter(call)
     repo = call.repo()
     record = discussions.load(repo, int(call["num"]))
-    lines, clashes = [], []
+    lines, clashes, edited = [], [], False
     if record["isPullRequest"] and repo.opens_to(call.account):
         history = History(repo)
+        proposed = history.resolve(f"refs/pr/{record['num']}")
+        edited = bool(_stack(history, proposed))
         lines = diff_lines(pulls.diff_of(history, record))
         clashes = pulls.conflicts(history, record)
     return _page(
@@ -209,7 +216,36 @@ def discussion(call: Call) -> Response:
         events=list(discussions.events(record)),
         lines=lines,
         clashes=clashes,
+        edited=edited,
     )
+
+
+def report(call: Call) -> Response:
+    """Show what the edit of a pull request did, as its own records say."""
+    if _entering(call):
+        return _enter(call)
+    from hubedit.report import POLICY, of_files, render
+
+    history = call.history()
+    history.repo.need_file_reader(call.account)
+    discussions.load(history.repo, int(call["num"]))
+    revision = f"refs/pr/{int(call['num'])}"
+    commit = history.resolve(revision)
+
+    def read(path: str) -> bytes | None:
+        entry = history.find(commit, path)
+        if entry is None or entry.directory or entry.size > MAX_READ:
+            return None
+        if entry.pointer is None:
+            return history.blob(entry.oid)
+        stored = call.store.objects.path(entry.pointer.oid)
+        return stored.read_bytes() if entry.pointer.size <= MAX_READ else None
+
+    found = of_files(read, repo=history.repo.id, revision=revision)
+    if found is None:
+        raise Refusal(404, "this pull request holds no edit that can be shown")
+    policy = {"Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'"}
+    return HTMLResponse(render(found), headers=_HEADERS | policy)
 
 
 def commit_page(call: Call) -> Response:
@@ -284,5 +320,6 @@ ROUTES = (
     route("GET", "/{pre}{repo}/tree/{rev}/{rest}", directory),
     route("GET", "/{pre}{repo}/blob/{rev}/{rest}", blob),
     route("GET", "/{pre}{repo}/discussions/{num}", discussion),
+    route("GET", "/{pre}{repo}/discussions/{num}/report", report),
     route("GET", "/{pre}{repo}/commit/{rev}", commit_page),
 )
