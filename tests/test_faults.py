@@ -148,3 +148,28 @@ def test_an_apply_on_a_full_disk_leaves_nothing_and_names_it(tiny, tmp_path, mon
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in work.iterdir()] == ["hubedit.yaml"]
+
+
+@pytest.mark.parametrize("most", [0, 300, 3000])
+def test_a_push_or_merge_on_a_full_disk_is_whole_or_not_there(
+    localhub, base, hubedit, tmp_path, monkeypatch, most
+):
+    work = recipe_in(tmp_path / "work", base)
+    monkeypatch.chdir(work)
+    assert hubedit("apply", "-o", "edit")[0] == 0
+    api = localhub.api()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "another-cache"))
+    done = with_small_files(command("apply", "--push", "-o", "other", "--to", "me/full"), most)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("hubedit: ")
+    assert not (work / "other").exists()
+    assert not api.repo_exists("me/full")
+    assert hubedit("push", "edit", "--to", "me/full")[0] == 0
+    done = with_small_files(command("merge", "me/full", 1), most)
+    if done.returncode:
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1].startswith("hubedit: ")
+        assert "Traceback" not in done.stderr
+    assert hubedit("merge", "me/full", 1)[0] == 0
+    assert verify(edits_of("me/full@v1", Hub)).problems == []
+    assert leftovers(work) == []
