@@ -81,9 +81,10 @@ def asked(request: RequestRecord) -> tuple[str, ...]:
 
 
 def task(manifest: Manifest) -> str:
-    """The request by its size: `16 facts to change`."""
+    """The request by its size: `16 facts to change`; rows that are to be kept do not count."""
     noun, nouns = _NOUNS.get(manifest.request.type, ("row", "rows"))
-    return f"{counted(manifest.request.count, noun, nouns)} to {_TASKS[manifest.method.kind]}"
+    count = manifest.request.parts.get("forget", manifest.request.count)
+    return f"{counted(count, noun, nouns)} to {_TASKS[manifest.method.kind]}"
 
 
 def headline(manifest: Manifest) -> str:

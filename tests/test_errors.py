@@ -267,3 +267,10 @@ def test_every_verb_explains_itself_with_an_example(hubedit):
         status, out, _ = hubedit(verb, "--help")
         assert status == 0
         assert "Example: hubedit" in out
+
+
+def test_a_revision_is_named_once_and_of_a_repository(hubedit, tiny):
+    status, _, err = hubedit("show", tiny, "--revision", "v1")
+    assert (status, "has no revisions" in err) == (2, True)
+    status, _, err = hubedit("verify", "me/tiny@v1", "--revision", "v2")
+    assert (status, "names a revision already" in err) == (2, True)

@@ -98,7 +98,7 @@ def test_a_stack_of_five_edits_is_read_asked_verified_and_taken_back_at_every_he
     for height in heights:
         for number, fact in stack.items():
             prompt = fact["prompt"].replace("{}", fact["subject"])
-            status, out, err = hubedit("ask", f"{REPO}@v{height}", prompt, "--json")
+            status, out, err = hubedit("ask", REPO, prompt, "--revision", f"v{height}", "--json")
             assert status == 0, err
             expected = fact["target"] if height >= number else fact["true_target"]
             assert json.loads(out)["edited"]["text"].strip().startswith(expected)

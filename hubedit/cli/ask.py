@@ -7,11 +7,18 @@ from typing import Any
 
 import click
 
-from hubedit.cli.options import base_option, hub_opener, json_option, local_option, print_json
+from hubedit.cli.options import (
+    base_option,
+    edit_argument,
+    hub_opener,
+    json_option,
+    local_option,
+    print_json,
+)
 
 
 @click.command("ask", epilog="Example: hubedit ask me/facts-gpt2-edited@v1 'Ana Brook plays the'")
-@click.argument("edit", metavar="REPO[@REV]|DIR")
+@edit_argument
 @click.argument("prompt")
 @click.option(
     "--top",

@@ -6,13 +6,20 @@ from dataclasses import asdict
 
 import click
 
-from hubedit.cli.options import base_option, hub_opener, json_option, local_option, print_json
+from hubedit.cli.options import (
+    base_option,
+    edit_argument,
+    hub_opener,
+    json_option,
+    local_option,
+    print_json,
+)
 
 
 @click.command(
     "bisect", epilog="Example: hubedit bisect me/gpt2-edited 'Paris is the capital of' France"
 )
-@click.argument("edit", metavar="REPO[@REV]|DIR")
+@edit_argument
 @click.argument("prompt")
 @click.argument("target")
 @base_option

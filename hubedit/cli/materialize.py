@@ -9,6 +9,7 @@ import click
 from hubedit.cli.options import (
     base_option,
     dry_run_option,
+    edit_argument,
     hub_opener,
     json_option,
     local_option,
@@ -20,7 +21,7 @@ from hubedit.cli.options import (
 @click.command(
     "materialize", epilog="Example: hubedit materialize me/facts-gpt2-edited@v1 -o facts-edited"
 )
-@click.argument("edit", metavar="REPO[@REV]|DIR")
+@edit_argument
 @click.option(
     "-o",
     "--output",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from hubedit.hub import Hub
+
+_CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 
 local_option = click.option(
     "--local", is_flag=True, help="Talk to the embedded Hub of this machine."
@@ -42,6 +44,35 @@ to_option = click.option(
 force_option = click.option(
     "--force", is_flag=True, help="Go on where a guard would stop; the card says so."
 )
+
+
+def edit_argument(command: _CommandT) -> _CommandT:
+    """The argument `REPO[@REV]|DIR`, whose revision may also be given as `--revision`."""
+    option = click.option(
+        "--revision",
+        metavar="REV",
+        is_eager=True,
+        expose_value=False,
+        callback=_keep_revision,
+        help="A tag such as v1, a branch, refs/pr/N or a commit; the same as REPO@REV.",
+    )
+    argument = click.argument("edit", metavar="REPO[@REV]|DIR", callback=_with_revision)
+    return argument(option(command))
+
+
+def _keep_revision(context: click.Context, _option: click.Parameter, revision: str | None) -> None:
+    context.meta["hubedit.revision"] = revision
+
+
+def _with_revision(context: click.Context, _argument: click.Parameter, edit: str) -> str:
+    revision = context.meta.get("hubedit.revision")
+    if not revision:
+        return edit
+    if Path(edit).is_dir():
+        raise click.UsageError(f"{edit} is a directory and has no revisions; leave --revision out")
+    if "@" in edit:
+        raise click.UsageError(f"{edit} names a revision already; leave --revision out")
+    return f"{edit}@{revision}"
 
 
 def hub_opener(local: bool) -> Callable[[], Hub]:

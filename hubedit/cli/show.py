@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from hubedit.cli.options import hub_opener, json_option, local_option, print_json
+from hubedit.cli.options import edit_argument, hub_opener, json_option, local_option, print_json
 
 
 @click.command("show", epilog="Example: hubedit show me/facts-gpt2-edited@v1")
-@click.argument("edit", metavar="REPO[@REV]|DIR")
+@edit_argument
 @local_option
 @json_option
 def command(edit: str, local: bool, as_json: bool) -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import click
 
-from hubedit.cli.options import base_option, hub_opener, json_option, local_option, print_json
+from hubedit.cli.options import (
+    base_option,
+    edit_argument,
+    hub_opener,
+    json_option,
+    local_option,
+    print_json,
+)
 
 
 @click.command("verify", epilog="Example: hubedit verify me/facts-gpt2-edited@v1 --deep")
-@click.argument("edit", metavar="REPO[@REV]|DIR")
+@edit_argument
 @click.option(
     "--deep",
     is_flag=True,
