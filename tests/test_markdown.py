@@ -25,7 +25,7 @@ ACTIVE = st.sampled_from(
 )
 TEXTS = st.lists(st.one_of(ACTIVE, st.text(max_size=4)), max_size=12).map("".join)
 AUTOLINK = re.compile(r"https?://|www\.|\S@\w")
-FREE_OF_FILTERS = {"front_matter", "heat", "starts", "ends"}
+FREE_OF_FILTERS = {"begins", "front_matter", "heat", "starts", "ends"}
 
 
 def tokens(text):
@@ -132,9 +132,19 @@ def test_a_citation_links_to_papers_alone():
     assert links == ["https://arxiv.org/abs/2202.05262"]
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.name for path in resources.files("hubedit").joinpath("templates").iterdir())
-)
+TEMPLATES = sorted(path.name for path in resources.files("hubedit").joinpath("templates").iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name.endswith(".html")])
+def test_no_value_of_a_page_escapes_being_escaped(name):
+    source = resources.files("hubedit").joinpath("templates", name).read_text("utf-8")
+    for node in markdown.environment().parse(source).find_all((nodes.Filter, nodes.MarkSafe)):
+        assert isinstance(node, nodes.Filter)
+        assert node.name != "safe"
+    assert "autoescape" not in source
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name.endswith(".md")])
 def test_every_value_of_a_template_passes_a_filter(name):
     source = resources.files("hubedit").joinpath("templates", name).read_text("utf-8")
     for output in markdown.environment().parse(source).find_all(nodes.Output):
