@@ -183,8 +183,8 @@ class Side:
         stay = {n: info for n, info in self.stored.tensors.items() if n not in moved.dropped}
         return {**stay, **moved.added}
 
-    def read(self, name: str) -> StoredTensor:
-        """One tensor that this side has, rebuilt from base and deltas.
+    def read(self, name: str, below: StoredTensor | None = None) -> StoredTensor:
+        """One tensor that this side has, rebuilt from deltas and base, which may be given.
 
         Raises:
             VerificationError: it is rebuilt to other bits than recorded.
@@ -192,7 +192,7 @@ class Side:
         found = self.present[name]
         if isinstance(found, StoredTensor):
             return found
-        tensor = self.stored.read(name)
+        tensor = below or self.stored.read(name)
         for delta in self.deltas.values():
             if name in delta:
                 tensor = delta.apply(name, tensor)
@@ -289,7 +289,9 @@ def _touched(one: Side, other: Side) -> Iterator[TensorDifference]:
             if before != after:
                 yield _one_sided(name, one.present.get(name), other.present.get(name))
         elif before != after:
-            yield _difference(name, one.read(name), other.read(name), _own(name, one, other))
+            below = one.stored.read(name) if name in one.stored.tensors else None
+            mine, theirs = one.read(name, below), other.read(name, below)
+            yield _difference(name, mine, theirs, _own(name, one, other))
 
 
 def _files(one: Side, other: Side, base: BaseRecord) -> Iterator[str]:

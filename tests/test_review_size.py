@@ -108,3 +108,8 @@ def test_a_review_on_13_gigabytes_reads_the_touched_tensor_and_holds_no_more(
     assert any("1 changed tensors rebuilt" in item for item in found["checked"])
     assert tensor < sent < 0.01 * whole
     assert peak < INTERPRETER + 2.5 * tensor
+    before = localhub.bytes_sent
+    status, out, err = hubedit("diff", "me/llama", "me/llama-edited@refs/pr/1", "--json")
+    assert status == 0, err
+    assert [found["name"] for found in json.loads(out)["tensors"]] == [NAME]
+    assert localhub.bytes_sent - before < 0.01 * whole
