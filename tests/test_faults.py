@@ -120,6 +120,33 @@ def test_an_interrupted_merge_is_finished_by_merging_again(
         assert verify(edits_of(f"me/r{number}@v1", Hub)).problems == []
 
 
+def test_an_interrupted_revert_leaves_nothing_that_looks_finished(
+    tiny, ready, hubedit, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(recipe_in(tmp_path / "first", tiny))
+    assert hubedit("apply", "-o", "../one")[0] == 0
+    work = recipe_in(tmp_path / "second", tmp_path / "one", target="cello")
+    monkeypatch.chdir(work)
+    assert hubedit("apply", "-o", "two")[0] == 0
+    below = edits_of("two", Hub).stack.edits[1].parent
+    cold = seconds(command("revert", "two", "-o", "whole"))
+    ready.run(["revert", "two", "-o", "second"])
+    duration = ready.run(["revert", "two", "-o", "third"])
+
+    def check(number, status, said):
+        quiet(status, said)
+        assert leftovers(work) == []
+        if (work / f"r{number}").exists():
+            edition = edits_of(str(work / f"r{number}"), Hub)
+            assert verify(edition).problems == []
+            assert edition.stack.result == below
+
+    stopped = cut_off(
+        ready, lambda n: ["revert", "two", "-o", f"r{n}"], check, duration, cold=cold, seed=3
+    )
+    assert stopped >= TRIES // 4
+
+
 @pytest.mark.parametrize("most", [0, 100, 3000, 20_000])
 def test_a_disk_that_takes_no_more_leaves_nothing_and_is_named(
     tiny, hubedit, tmp_path, monkeypatch, most
