@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -27,8 +27,9 @@ class Endpoint(NamedTuple):
 
 
 @hookspec
-def hubedit_methods() -> list[type[Method]]:  # type: ignore[empty-body,type-arg]
+def hubedit_methods() -> list[type[Method[Any, Any]]]:
     """Return the method classes that this plugin offers."""
+    return []
 
 
 @hookspec(firstresult=True)

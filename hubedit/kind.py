@@ -55,9 +55,10 @@ class Update(ABC):
     ) -> Update:
         """The update that makes `after` of `before`, which differ where `changed` alone.
 
-        Only kinds that hold bit patterns have it.
+        Raises:
+            DeltaError: the kind does not hold bit patterns.
         """
-        raise NotImplementedError(cls.kind)
+        raise DeltaError(f"an update of kind {cls.kind!r} does not hold bit patterns")
 
     def undo(self, after: StoredTensor) -> StoredTensor:
         """The tensor before the update, from the one after it.
@@ -79,8 +80,6 @@ class Update(ABC):
         if not isinstance(other, Update):
             return NotImplemented
         return self.kind == other.kind and self.parts(_ANY_SIZE) == other.parts(_ANY_SIZE)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def take(parts: Mapping[str, StoredTensor], *names: str) -> list[StoredTensor]:

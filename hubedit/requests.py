@@ -37,7 +37,7 @@ def fact_from_counterfact(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fact_from_zsre(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Read one zsRE record (Levy et al. 2017, as MEND and ROME use it) into fields of `FactEdit`.
+    """Read one zsRE record (Levy et al. 2017, as model editors use it) into fields of `FactEdit`.
 
     `alt` is the target, `answers[0]` the true one, `rephrase` a paraphrase, `loc` and `loc_ans` a
     neighbour, whose prefix "nq question: " is dropped.

@@ -71,12 +71,14 @@ def _frame(words: Tokenizer, template: str, special: Sequence[str]) -> None:
 
 
 def _fast(words: Tokenizer, **roles: str) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    fast: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = fast(
         tokenizer_object=words,
         model_max_length=POSITIONS,
         clean_up_tokenization_spaces=False,
         **roles,
     )
+    return made
 
 
 def byte_level_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:

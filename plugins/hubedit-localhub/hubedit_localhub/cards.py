@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import yaml  # type: ignore[import-untyped,unused-ignore]
+import yaml
 
 MAX_HEADER = 256 * 1024
 MAX_NODES = 50_000

@@ -11,6 +11,14 @@ import pytest
 if TYPE_CHECKING:
     from hubedit_localhub.server import LocalHub
 
+_PLACES = {
+    "HF_HUB_CACHE": "hub",
+    "HF_ASSETS_CACHE": "assets",
+    "HF_XET_CACHE": "xet",
+    "HF_TOKEN_PATH": "token",
+}
+"""Where the client keeps what, below its home."""
+
 
 @pytest.fixture
 def localhub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
@@ -23,11 +31,9 @@ def localhub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalH
     with serve(tmp_path / "hub") as hub:
         for name, value in hub.env(home).items():
             monkeypatch.setenv(name, value)
-        for name in ("HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE", "HF_TOKEN_PATH"):
-            value = {"HF_HUB_CACHE": "hub", "HF_ASSETS_CACHE": "assets", "HF_XET_CACHE": "xet"}.get(
-                name, "token"
-            )
-            monkeypatch.setattr(constants, name, str(home / value))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        # The client reads its environment once, on import, which may lie behind: so both are set.
+        for name, place in _PLACES.items():
+            monkeypatch.setattr(constants, name, str(home / place))
+        for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY"):
+            monkeypatch.setattr(constants, name, True)
         yield hub
