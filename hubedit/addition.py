@@ -10,11 +10,15 @@ from hubedit.floats import NARROW, doubles, from_double, narrow, to_double, wide
 from hubedit.stored import StoredTensor, nonfinite, raw
 
 TILE_ELEMENTS = 1 << 20
-"""How many elements of a product are in memory at a time."""
+"""How many elements of a product are in memory at a time, by default."""
 
 
 def add_product(
-    before: StoredTensor, left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]
+    before: StoredTensor,
+    left: npt.NDArray[np.float32],
+    right: npt.NDArray[np.float32],
+    *,
+    tile_elements: int = TILE_ELEMENTS,
 ) -> StoredTensor:
     """W + left · right in float64, rounded to float32 and then to the dtype, to nearest even.
 
@@ -25,6 +29,7 @@ def add_product(
         before: W, of dtype F32, BF16 or F16 and shape [m, n].
         left: float32 [m, r].
         right: float32 [r, n].
+        tile_elements: elements of the product that are in memory at a time, at least one row.
 
     Raises:
         DeltaError: W has another dtype or shape.
@@ -39,7 +44,7 @@ def add_product(
     tall, wide = doubles(left), doubles(right)
     old = before.bits().reshape(shape)
     new = old.copy()
-    rows = max(1, TILE_ELEMENTS // shape[1])
+    rows = max(1, tile_elements // shape[1])
     for begin in range(0, shape[0], rows):
         tile = slice(begin, begin + rows)
         with np.errstate(all="ignore"):

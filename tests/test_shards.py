@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from stored_models import FIRST, INDEX, SECOND, header_of, tensors, write_sharded, write_single
 
+from hubedit.checkpoint import CHUNK
 from hubedit.errors import UnsupportedModelError
 from hubedit.shards import Checkpoint, DirectorySource, sha256_file, sha256_files
 from hubedit.updates import StoredTensor
@@ -41,12 +42,19 @@ def test_every_tensor_is_read_as_it_was_saved(model):
         assert (model / info.file).read_bytes()[info.begin : info.end] == found.data.tobytes()
 
 
-def test_hashes_are_those_of_the_tensors(model, monkeypatch):
-    monkeypatch.setattr("hubedit.checkpoint.CHUNK", 7)
+def test_hashes_are_those_of_the_tensors(model):
     checkpoint = Checkpoint.open(DirectorySource(model))
     expected = {name: StoredTensor.from_array(t).sha256() for name, t in tensors().items()}
     assert checkpoint.hash() == expected
     assert checkpoint.hash(["b.weight"], workers=1) == {"b.weight": expected["b.weight"]}
+
+
+def test_a_tensor_longer_than_what_is_read_at_once_has_the_hash_of_its_bytes(tmp_path):
+    long = torch.arange(251, dtype=torch.uint8).repeat(2 * CHUNK // 251 + 1)
+    assert len(long) > 2 * CHUNK
+    save_file({"long": long}, tmp_path / "model.safetensors")
+    found = Checkpoint.open(tmp_path).hash()
+    assert found == {"long": StoredTensor.from_array(long).sha256()}
 
 
 class Counting:

@@ -78,8 +78,10 @@ class SecondMoment:
 
 
 def tokenizer_digest(model: hubedit.EditableModel) -> str:
-    """SHA-256 (hex) of the tokenizer's full definition."""
-    return hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    """SHA-256 (hex) of the tokenizer's definition, whatever it was last asked to cut or to pad."""
+    definition = json.loads(model.tokenizer.backend_tokenizer.to_str())
+    definition |= {"truncation": None, "padding": None}
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
 
 
 def gather_texts(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
-import hubedit_rome.statistics as statistics
 import pytest
 import torch
 from hubedit_rome import RomeConfig
 from hubedit_rome.site import Site, at_rest
-from hubedit_rome.statistics import gather_texts, second_moment
+from hubedit_rome.statistics import CHUNK, SAVE_EVERY, gather_texts, second_moment
 from safetensors.torch import load_file
 
 import hubedit
@@ -34,45 +34,51 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(
-    make_model, make_run, monkeypatch
-):
-    monkeypatch.setattr(statistics, "CHUNK", 5)
-    monkeypatch.setattr(statistics, "SAVE_EVERY", 3)
-    whole = make_run("whole")
+@contextmanager
+def watched(model, most=None):
+    """Give a list that gets what each forward pass reads, and break off after `most` of them."""
+    read = []
+
+    def before(_module, _inputs, given):
+        if len(read) == most:
+            raise Killed
+        rows = zip(given["input_ids"], given["attention_mask"].sum(1), strict=True)
+        read.append(
+            [model.tokenizer.decode(ids[:length], skip_special_tokens=True) for ids, length in rows]
+        )
+
+    handle = model.model.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield read
+    finally:
+        handle.remove()
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(make_model, make_run):
+    texts = [f"Ada Brook plays the cello in room {number}." for number in range(1600)]
+    corpus = SimpleNamespace(texts=texts, source="rooms", digest="r" * 64)
+    whole = make_run("whole", corpus=corpus)
     expected = stored(whole, moment_of(make_model(), whole))
 
-    run = make_run("killed")
-    read = []
-    plain = statistics.keys_of
-
-    def dying(model, site, texts, *rest):
-        if len(read) == 8:
-            raise Killed
-        read.append(list(texts))
-        return plain(model, site, texts, *rest)
-
-    monkeypatch.setattr(statistics, "keys_of", dying)
-    with pytest.raises(Killed):
-        moment_of(make_model(), run)
-    monkeypatch.setattr(statistics, "keys_of", lambda *a: read.append(list(a[2])) or plain(*a))
-    read_before = len(read)
-    moment = moment_of(make_model(), run)
+    run, model = make_run("killed", corpus=corpus), make_model()
+    with watched(model, most=SAVE_EVERY + 3) as read, pytest.raises(Killed):
+        moment_of(model, run)
+    assert len(read) == SAVE_EVERY + 3
+    model = make_model()
+    with watched(model) as read:
+        moment = moment_of(model, run)
     assert stored(run, moment) == expected
-    everything = texts_of(make_model(), run).counted
-    again = [text for chunk in read[read_before:] for text in chunk]
-    assert again == list(everything[30:])
+    counted = texts_of(model, run).counted
+    left = range(SAVE_EVERY * CHUNK, len(counted), CHUNK)
+    assert [sorted(chunk) for chunk in read] == [sorted(counted[at : at + CHUNK]) for at in left]
 
 
-def test_a_finished_statistic_is_used_again(make_model, make_run, monkeypatch):
-    run = make_run()
-    first = moment_of(make_model(), run)
-
-    def unwanted(*_):
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(statistics, "keys_of", unwanted)
-    second = moment_of(make_model(), run)
+def test_a_finished_statistic_is_used_again(make_model, make_run):
+    run, model = make_run(), make_model()
+    first = moment_of(model, run)
+    with watched(model) as read:
+        second = moment_of(model, run)
+    assert read == []
     assert torch.equal(first.matrix, second.matrix)
     assert second.tokens == first.tokens > 0
 
