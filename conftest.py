@@ -8,6 +8,7 @@ import textwrap
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # read once, at import: a server cannot tell the client so
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 import shutil

@@ -1,11 +1,14 @@
 """Copies of a model's files with some tensors changed, and nothing else."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -230,12 +233,29 @@ def test_a_tensor_that_does_not_fit_its_place_is_refused(single, tmp_path, name,
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_target_that_cannot_be_written_is_refused(single, tmp_path):
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="cannot be written"):
-        materialize(single, locked / "out", NEW)
+@contextmanager
+def bound_by_permissions():
+    """Work as a user whom permissions bind: root may write anywhere."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_target_that_cannot_be_written_is_refused(single):
+    with tempfile.TemporaryDirectory() as folder:  # others cannot enter pytest's own
+        Path(folder).chmod(0o755)
+        source, locked = Path(folder, "source"), Path(folder, "locked")
+        shutil.copytree(single, source)
+        for path in source.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        locked.mkdir(mode=0o555)
+        with bound_by_permissions(), pytest.raises(OutputError, match="cannot be written"):
+            materialize(source, locked / "out", NEW)
+        assert not (locked / "out").exists()
 
 
 def test_a_target_below_a_file_is_refused(single):

@@ -32,6 +32,13 @@ base_option = click.option(
     metavar="REPO[@REV]|DIR",
     help="Take the base from here instead of where the edit points.",
 )
+revision_output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for the revision; needed for a DIR.",
+)
+
 no_probes_option = click.option(
     "--no-probes", is_flag=True, help="Do not load the model to ask the edits' questions again."
 )

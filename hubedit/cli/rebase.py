@@ -14,18 +14,14 @@ from hubedit.cli.options import (
     json_option,
     local_option,
     no_probes_option,
+    revision_output_option,
 )
 
 
 @click.command("rebase", epilog="Example: hubedit rebase me/gpt2-edited openai-community/gpt2@main")
 @click.argument("edit", metavar="REPO|DIR")
 @click.argument("onto", metavar="BASE[@REV]")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for the revision; needed for a DIR.",
-)
+@revision_output_option
 @click.option(
     "--refit",
     is_flag=True,
@@ -51,14 +47,12 @@ def command(
 ) -> None:
     """Put the edits of REPO on BASE, if what they touch is the same there, to the bit."""
     from hubedit import restacking
-    from hubedit.cli.restack import publish_restacked
+    from hubedit.cli.restack import check_place, publish_restacked
     from hubedit.cli.talk import TerminalTalk
     from hubedit.editions import edits_of
-    from hubedit.errors import RecipeError
     from hubedit.refitting import refit_onto
 
-    if Path(edit).is_dir() and output is None and not dry_run:
-        raise RecipeError(f"{edit} is a directory; say where the revision goes with -o DIR")
+    check_place(edit, output, dry_run=dry_run)
     hub, talk = hub_opener(local), TerminalTalk(quiet=as_json)
     edition = edits_of(edit, hub, base)
     if refit:

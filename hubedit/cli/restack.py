@@ -15,6 +15,32 @@ if TYPE_CHECKING:
     from hubedit.restacking import Restacked
 
 
+def check_place(edit: str, output: Path | None, *, dry_run: bool) -> None:
+    """Refuse a directory whose new revision has no place.
+
+    Raises:
+        RecipeError: it says which option names one.
+    """
+    from hubedit.errors import RecipeError
+
+    if Path(edit).is_dir() and output is None and not dry_run:
+        raise RecipeError(f"{edit} is a directory; say where the revision goes with -o DIR")
+
+
+def propose(
+    revision: Path, edit: str, hub: Callable[[], Hub], *, body: str, direct: bool
+) -> dict[str, Any]:
+    """Send a revision to the repository it was made of, and say where; nothing for a directory."""
+    from hubedit.publishing import plan_push, publish
+
+    if Path(edit).is_dir():
+        return {}
+    plan = plan_push(revision, hub(), edit.partition("@")[0], direct=direct, force=False)
+    pushed = publish(revision, hub(), plan, body=body)
+    said: dict[str, Any] = {"commit": pushed.commit, "url": pushed.url}
+    return said if pushed.pr is None else said | {"pr": pushed.pr}
+
+
 def publish_restacked(
     made: Restacked,
     edit: str,
@@ -26,7 +52,6 @@ def publish_restacked(
     as_json: bool,
 ) -> None:
     """Write the revision to `output`, or propose it to the repository; say what changed."""
-    from hubedit.publishing import plan_push, publish
     from hubedit.restacking import written
 
     said: dict[str, Any] = {
@@ -47,13 +72,7 @@ def publish_restacked(
         said["reverts"] = made.removed.name
     if not dry_run:
         with written(made, output) as revision:
-            if not Path(edit).is_dir():
-                repo = edit.partition("@")[0]
-                plan = plan_push(revision, hub(), repo, direct=direct, force=False)
-                pushed = publish(revision, hub(), plan, body=made.markdown())
-                said |= {"commit": pushed.commit, "url": pushed.url}
-                if pushed.pr is not None:
-                    said["pr"] = pushed.pr
+            said |= propose(revision, edit, hub, body=made.markdown(), direct=direct)
     if as_json:
         print_json(said)
         return

@@ -16,6 +16,7 @@ from hubedit.cli.options import (
     local_option,
     no_probes_option,
     print_json,
+    revision_output_option,
 )
 
 if TYPE_CHECKING:
@@ -24,12 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("revert", epilog="Example: hubedit revert me/facts-gpt2-edited")
 @click.argument("edit", metavar="REPO|DIR")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for the revision; needed for a DIR.",
-)
+@revision_output_option
 @click.option(
     "--edit",
     "which",
@@ -59,17 +55,13 @@ def command(
     its tensors keep their bits; low-rank updates of the same tensors are added anew, and their
     questions are asked again.
     """
-    from hubedit.cli.restack import publish_restacked
+    from hubedit.cli.restack import check_place, propose, publish_restacked
     from hubedit.editions import edits_of
-    from hubedit.errors import RecipeError
-    from hubedit.publishing import plan_push, publish
     from hubedit.restacking import find_edit
     from hubedit.reverting import prove, reverted
 
     hub = hub_opener(local)
-    is_directory = Path(edit).is_dir()
-    if is_directory and output is None and not dry_run:
-        raise RecipeError(f"{edit} is a directory; say where the revision goes with -o DIR")
+    check_place(edit, output, dry_run=dry_run)
     edition = edits_of(edit, hub, base)
     index = edition.stack.height - 1 if which is None else find_edit(edition, which)
     if index < edition.stack.height - 1:
@@ -85,13 +77,7 @@ def command(
             click.echo(f"would take {proof.entry.name} back; the result is {proof.result}")
         return
     with reverted(edition, output) as revision:
-        if not is_directory:
-            repo = edit.partition("@")[0]
-            plan = plan_push(revision, hub(), repo, direct=direct, force=False)
-            pushed = publish(revision, hub(), plan, body=proof.markdown())
-            said |= {"commit": pushed.commit, "url": pushed.url}
-            if pushed.pr is not None:
-                said["pr"] = pushed.pr
+        said |= propose(revision, edit, hub, body=proof.markdown(), direct=direct)
     if as_json:
         print_json(said)
         return

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from hubedit_localhub import LocalHub, serve
 from hubedit_localhub.fixtures import localhub
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 __all__ = ["localhub"]
 
@@ -38,12 +38,6 @@ model-index:
 
 Text.
 """
-
-
-@pytest.fixture(autouse=True)
-def no_xet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send large files through LFS; a server cannot tell the client so."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 @pytest.fixture
@@ -178,9 +172,10 @@ def fresh(new_id: Callable[..., str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def shelf(client: HfApi, new_id: Callable[..., str]) -> SimpleNamespace:
+def shelf(
+    client: HfApi, new_id: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
     """A model and a dataset that tests read and do not change."""
-    constants.HF_HUB_DISABLE_XET = True
     repo, base = new_id(), new_id()
     files = {
         "README.md": CARD.format(base=base).encode(),
@@ -215,6 +210,7 @@ def shelf(client: HfApi, new_id: Callable[..., str]) -> SimpleNamespace:
     )
     return SimpleNamespace(
         repo=repo,
+        cache=tmp_path_factory.mktemp("cache"),
         base=base,
         data=data,
         files=files,

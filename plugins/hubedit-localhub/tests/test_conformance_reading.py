@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -194,7 +193,9 @@ INFO: dict[str, tuple[Call, Any]] = {
     "a user has an overview": (lambda c, s: c.get_user_overview(s.user).username == s.user, True),
     "the card is read": (
         lambda c, s: (
-            ModelCard.load(c.hf_hub_download(s.repo, "README.md")).data.base_model_relation
+            ModelCard.load(
+                c.hf_hub_download(s.repo, "README.md", cache_dir=s.cache)
+            ).data.base_model_relation
         ),
         "finetune",
     ),
@@ -202,10 +203,7 @@ INFO: dict[str, tuple[Call, Any]] = {
 
 
 @pytest.mark.parametrize("name", INFO)
-def test_information(
-    client: HfApi, shelf: SimpleNamespace, name: str, tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+def test_information(client: HfApi, shelf: SimpleNamespace, name: str) -> None:
     call, wanted = INFO[name]
     assert call(client, shelf) == wanted
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     BadRequestError,
     HfHubHTTPError,
@@ -16,34 +15,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import get_session, hf_raise_for_status
+from speaking import add, commit, line, post
 
 RACE = "The branch was updated since you opened this page"
 NO_ENTRY = "A file with this name doesn't exist"
 Refused = tuple[Callable[[HfApi, SimpleNamespace], Any], type[Exception], int | None, str]
-
-
-def _add(path: str, data: bytes = b"x") -> CommitOperationAdd:
-    return CommitOperationAdd(path, data)
-
-
-def _commit(c: HfApi, repo: str, *operations: Any, **more: Any) -> Any:
-    return c.create_commit(repo, list(operations), commit_message="Do", **more)
-
-
-def _post(c: HfApi, path: str, *lines: dict[str, Any]) -> Any:
-    answer = get_session().post(
-        f"{c.endpoint}/api/{path}",
-        content="\n".join(map(json.dumps, lines)).encode(),
-        headers={"authorization": f"Bearer {c.token}", "content-type": "application/x-ndjson"},
-    )
-    hf_raise_for_status(answer)
-    return answer
-
-
-def _line(path: str, key: str = "file") -> tuple[dict[str, Any], dict[str, Any]]:
-    value = {"path": path, "content": "eA==", "encoding": "base64"}
-    return {"key": "header", "value": {"summary": "raw"}}, {"key": key, "value": value}
 
 
 REFUSED: dict[str, Refused] = {
@@ -120,37 +96,37 @@ REFUSED: dict[str, Refused] = {
         NO_ENTRY,
     ),
     "a stale parent": (
-        lambda c, s: _commit(c, s.repo, _add("n"), parent_commit=s.first),
+        lambda c, s: commit(c, s.repo, add("n"), parent_commit=s.first),
         HfHubHTTPError,
         412,
         RACE,
     ),
     "a commit to a branch that is not there": (
-        lambda c, s: _commit(c, s.repo, _add("n"), revision="nope"),
+        lambda c, s: commit(c, s.repo, add("n"), revision="nope"),
         RevisionNotFoundError,
         404,
         "",
     ),
     "a path that climbs": (
-        lambda c, s: _post(c, f"models/{s.repo}/commit/main", *_line("../x")),
+        lambda c, s: post(c, f"models/{s.repo}/commit/main", *line("../x")),
         HfHubHTTPError,
         422,
         "",
     ),
     "a path with a backslash": (
-        lambda c, s: _post(c, f"models/{s.repo}/commit/main", *_line("..\\x")),
+        lambda c, s: post(c, f"models/{s.repo}/commit/main", *line("..\\x")),
         HfHubHTTPError,
         422,
         "",
     ),
     "a commit without a summary": (
-        lambda c, s: _post(c, f"models/{s.repo}/commit/main", _line("x")[1]),
+        lambda c, s: post(c, f"models/{s.repo}/commit/main", line("x")[1]),
         BadRequestError,
         400,
         "",
     ),
     "an unknown operation": (
-        lambda c, s: _post(c, f"models/{s.repo}/commit/main", *_line("x", "strange")),
+        lambda c, s: post(c, f"models/{s.repo}/commit/main", *line("x", "strange")),
         BadRequestError,
         400,
         "",
@@ -240,22 +216,22 @@ REFUSED: dict[str, Refused] = {
         "Invalid title",
     ),
     "an unknown license": (
-        lambda c, s: _commit(c, s.repo, _add("README.md", b"---\nlicense: asdf\n---\n")),
+        lambda c, s: commit(c, s.repo, add("README.md", b"---\nlicense: asdf\n---\n")),
         ValueError,
         None,
         '- "license" must be one of',
     ),
     "a model index that is none": (
-        lambda c, s: _commit(c, s.repo, _add("README.md", b"---\nmodel-index: 1\n---\n")),
+        lambda c, s: commit(c, s.repo, add("README.md", b"---\nmodel-index: 1\n---\n")),
         ValueError,
         None,
         "model-index",
     ),
     "a score without a dataset": (
-        lambda c, s: _commit(
+        lambda c, s: commit(
             c,
             s.repo,
-            _add(
+            add(
                 "README.md",
                 b"---\nmodel-index: [{name: x, results: [{task: {type: t}, "
                 b"metrics: [{type: m, value: 1}]}]}]\n---\n",
@@ -266,7 +242,7 @@ REFUSED: dict[str, Refused] = {
         "dataset.type",
     ),
     "a card that is no YAML": (
-        lambda c, s: _commit(c, s.repo, _add("README.md", b"---\ntags: [a\n---\n")),
+        lambda c, s: commit(c, s.repo, add("README.md", b"---\ntags: [a\n---\n")),
         ValueError,
         None,
         "Invalid metadata",

@@ -6,11 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from huggingface_hub import (
-    CommitOperationAdd,
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
@@ -21,30 +19,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import get_session, hf_raise_for_status
-
-
-def _add(path: str, data: bytes = b"x") -> CommitOperationAdd:
-    return CommitOperationAdd(path, data)
-
-
-def _commit(c: HfApi, repo: str, *operations: Any, **more: Any) -> Any:
-    return c.create_commit(repo, list(operations), commit_message="Do", **more)
-
-
-def _post(c: HfApi, path: str, *lines: dict[str, Any]) -> Any:
-    answer = get_session().post(
-        f"{c.endpoint}/api/{path}",
-        content="\n".join(map(json.dumps, lines)).encode(),
-        headers={"authorization": f"Bearer {c.token}", "content-type": "application/x-ndjson"},
-    )
-    hf_raise_for_status(answer)
-    return answer
-
-
-def _line(path: str, key: str = "file") -> tuple[dict[str, Any], dict[str, Any]]:
-    value = {"path": path, "content": "eA==", "encoding": "base64"}
-    return {"key": "header", "value": {"summary": "raw"}}, {"key": key, "value": value}
+from speaking import add, commit, post
 
 
 def test_a_new_repository_holds_gitattributes(client: HfApi, fresh: str) -> None:
@@ -52,11 +27,11 @@ def test_a_new_repository_holds_gitattributes(client: HfApi, fresh: str) -> None
 
 
 def test_a_commit_adds_replaces_copies_and_deletes(client: HfApi, fresh: str) -> None:
-    _commit(client, fresh, _add("a/1"), _add("a/2"), _add("w.bin", b"\0w"), _add("gone"))
-    done = _commit(
+    commit(client, fresh, add("a/1"), add("a/2"), add("w.bin", b"\0w"), add("gone"))
+    done = commit(
         client,
         fresh,
-        _add("a/1", b"new"),
+        add("a/1", b"new"),
         CommitOperationCopy("w.bin", "copy.bin"),
         CommitOperationDelete("gone"),
     )
@@ -72,10 +47,10 @@ def test_a_commit_adds_replaces_copies_and_deletes(client: HfApi, fresh: str) ->
 
 
 def test_a_folder_is_deleted_whichever_way_it_is_named(client: HfApi, fresh: str) -> None:
-    _commit(client, fresh, _add("a/1"), _add("b/1"), _add("c/d/1"))
+    commit(client, fresh, add("a/1"), add("b/1"), add("c/d/1"))
     client.delete_folder("a", fresh)
     client.delete_files(fresh, ["b/*"])
-    answer = _post(
+    answer = post(
         client,
         f"models/{fresh}/commit/main",
         {"key": "header", "value": {"summary": "a file that is a folder"}},
@@ -87,7 +62,7 @@ def test_a_folder_is_deleted_whichever_way_it_is_named(client: HfApi, fresh: str
 
 def test_empty_files_and_odd_names_are_kept(client: HfApi, fresh: str, tmp_path: Path) -> None:
     paths = ["empty.txt", "sp ace/q?&=.txt", "日本/ü.txt", "a'b\"c.txt", "100%.txt", "#x"]
-    _commit(client, fresh, *(_add(path, b"") for path in paths))
+    commit(client, fresh, *(add(path, b"") for path in paths))
     assert set(paths) < set(client.list_repo_files(fresh))
     for path in paths:
         found = client.hf_hub_download(fresh, path, cache_dir=tmp_path)
@@ -97,7 +72,7 @@ def test_empty_files_and_odd_names_are_kept(client: HfApi, fresh: str, tmp_path:
 def test_a_folder_is_uploaded_and_old_files_deleted(
     client: HfApi, fresh: str, folder: Path
 ) -> None:
-    _commit(client, fresh, _add("old.txt"))
+    commit(client, fresh, add("old.txt"))
     client.upload_folder(repo_id=fresh, folder_path=folder, delete_patterns="*.txt")
     assert sorted(client.list_repo_files(fresh)) == [
         ".gitattributes",
@@ -109,19 +84,19 @@ def test_a_folder_is_uploaded_and_old_files_deleted(
 
 def test_what_gitignore_names_is_left_out(client: HfApi, fresh: str) -> None:
     rules = b"*.log\n!kept.log\nbuild/\n"
-    _commit(client, fresh, _add(".gitignore", rules), _add("a.log"), _add("kept.log"))
-    _commit(client, fresh, _add("sub/b.log"), _add("build/x"), _add("src/x"))
+    commit(client, fresh, add(".gitignore", rules), add("a.log"), add("kept.log"))
+    commit(client, fresh, add("sub/b.log"), add("build/x"), add("src/x"))
     files = client.list_repo_files(fresh)
     assert sorted(files) == [".gitattributes", ".gitignore", "kept.log", "src/x"]
 
 
 def test_the_same_again_makes_no_commit(client: HfApi, fresh: str) -> None:
-    first = _commit(client, fresh, _add("a", b"a"), _add("w.bin", b"\0w"))
-    assert _commit(client, fresh, _add("a", b"a"), _add("w.bin", b"\0w")).oid == first.oid
+    first = commit(client, fresh, add("a", b"a"), add("w.bin", b"\0w"))
+    assert commit(client, fresh, add("a", b"a"), add("w.bin", b"\0w")).oid == first.oid
 
 
 def test_other_spellings_and_bare_names_are_written_too(client: HfApi, fresh: str) -> None:
-    _commit(client, fresh.upper(), _add("a"), _add("w.bin", b"\0upper"))
+    commit(client, fresh.upper(), add("a"), add("w.bin", b"\0upper"))
     assert {"a", "w.bin"} < set(client.list_repo_files(fresh))
     assert client.create_tag(fresh.upper(), tag="v1") is None
     assert [tag.name for tag in client.list_repo_refs(fresh).tags] == ["v1"]
@@ -130,7 +105,7 @@ def test_other_spellings_and_bare_names_are_written_too(client: HfApi, fresh: st
 def test_a_branch_lives_and_dies(client: HfApi, fresh: str) -> None:
     client.create_branch(fresh, branch="b/one")
     client.create_branch(fresh, branch="b/one", exist_ok=True)
-    _commit(client, fresh, _add("x"), revision="b/one")
+    commit(client, fresh, add("x"), revision="b/one")
     assert "x" not in client.list_repo_files(fresh)
     client.delete_branch(fresh, branch="b/one")
     client.create_branch(fresh, branch="b")
@@ -138,15 +113,15 @@ def test_a_branch_lives_and_dies(client: HfApi, fresh: str) -> None:
 
 
 def test_history_is_squashed(client: HfApi, fresh: str) -> None:
-    _commit(client, fresh, _add("a"))
+    commit(client, fresh, add("a"))
     client.super_squash_history(fresh, commit_message="One")
     assert [commit.title for commit in client.list_repo_commits(fresh)] == ["One"]
     assert "a" in client.list_repo_files(fresh)
 
 
 def test_a_large_file_is_removed_from_all_commits(client: HfApi, fresh: str) -> None:
-    old = _commit(client, fresh, _add("w.bin", b"\0secret"), _add("kept.txt")).oid
-    num = _commit(client, fresh, _add("more.txt"), create_pr=True).pr_num
+    old = commit(client, fresh, add("w.bin", b"\0secret"), add("kept.txt")).oid
+    num = commit(client, fresh, add("more.txt"), create_pr=True).pr_num
     client.permanently_delete_lfs_files(fresh, client.list_lfs_files(fresh))
     assert list(client.list_lfs_files(fresh)) == []
     for revision in ("main", f"refs/pr/{num}"):
@@ -184,12 +159,12 @@ def test_shards_are_described_in_one_call(
 ) -> None:
     places = {"a": "s-1.safetensors", "b": "s-2.safetensors"}
     index = {"metadata": {"total_size": 16}, "weight_map": places}
-    _commit(
+    commit(
         client,
         fresh,
-        _add("model.safetensors.index.json", json.dumps(index).encode()),
-        _add("s-1.safetensors", tensors("a")),
-        _add("s-2.safetensors", tensors("b")),
+        add("model.safetensors.index.json", json.dumps(index).encode()),
+        add("s-1.safetensors", tensors("a")),
+        add("s-2.safetensors", tensors("b")),
     )
     found = client.get_sharded_safetensors_metadata(fresh)
     assert found.weight_map == index["weight_map"]
@@ -201,7 +176,7 @@ def test_shards_are_described_in_one_call(
 def test_a_gated_repository_shows_itself_and_not_its_files(
     client: HfApi, other: HfApi, nobody: HfApi, fresh: str, tmp_path: Path
 ) -> None:
-    _commit(client, fresh, _add("w.bin", b"\0gated"))
+    commit(client, fresh, add("w.bin", b"\0gated"))
     client.update_repo_settings(fresh, gated="manual")
     assert other.model_info(fresh).gated == "manual"
     for outsider in (other, nobody):
@@ -236,7 +211,7 @@ def test_a_private_repository_is_not_there_for_others(
 def test_a_token_that_reads_does_not_write(reader: HfApi, fresh: str) -> None:
     assert reader.list_repo_files(fresh) == [".gitattributes"]
     with pytest.raises(HfHubHTTPError) as refused:
-        _commit(reader, fresh, _add("x"))
+        commit(reader, fresh, add("x"))
     assert refused.value.response.status_code == 403
 
 
