@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from hubedit.hookspecs import Endpoint, hookimpl
     from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
     from hubedit.plugins import endpoint
-    from hubedit.rows import FactEdit, ForgetText, ProbePrompt, Row
+    from hubedit.rows import (
+        FactEdit,
+        ForgetConcept,
+        ForgetQA,
+        ForgetRow,
+        ForgetText,
+        ProbePrompt,
+        Row,
+    )
     from hubedit.run import apply, load
     from hubedit.updates import Columns, LowRank, Replace, Rows, Sparse, Update
 
@@ -44,7 +52,15 @@ _HOMES = {
     "hookspecs": ("Endpoint", "hookimpl"),
     "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
     "plugins": ("endpoint",),
-    "rows": ("FactEdit", "ForgetText", "ProbePrompt", "Row"),
+    "rows": (
+        "FactEdit",
+        "ForgetConcept",
+        "ForgetQA",
+        "ForgetRow",
+        "ForgetText",
+        "ProbePrompt",
+        "Row",
+    ),
     "run": ("apply", "load"),
     "updates": ("Columns", "LowRank", "Replace", "Rows", "Sparse", "Update"),
 }
@@ -60,6 +76,9 @@ __all__ = [
     "EditableModel",
     "Endpoint",
     "FactEdit",
+    "ForgetConcept",
+    "ForgetQA",
+    "ForgetRow",
     "ForgetText",
     "HubEditError",
     "HubError",

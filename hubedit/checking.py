@@ -17,12 +17,12 @@ from hubedit.plugins import PluginInfo
 
 _TESTS = """
 from hubedit.plugins import load_plugins
-from hubedit.rows import ForgetText
+from hubedit.rows import ForgetRow
 from hubedit.testing import FORGET_ROWS, MethodContract
 
 for method, info in load_plugins().methods():
     if info.name == {plugin!r}:
-        rows = {{"rows": FORGET_ROWS}} if issubclass(method.row_type(), ForgetText) else {{}}
+        rows = {{"rows": FORGET_ROWS}} if issubclass(method.row_type(), ForgetRow) else {{}}
         name = "Test_" + method.name.replace("-", "_")
         globals()[name] = type(name, (MethodContract,), {{"method": method, **rows}})
 del method, info

@@ -8,7 +8,7 @@ import hmac
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hubedit.artifacts import cache_home, canonical_json
@@ -16,7 +16,7 @@ from hubedit.errors import OutputError, RequestError
 from hubedit.manifest import Manifest, RequestRecord
 from hubedit.probes import Answer, Probe
 from hubedit.requests import request_digest
-from hubedit.rows import Row
+from hubedit.rows import ForgetRow, Row, common_type
 
 KEY_BYTES = 32
 SHORTEST = 12
@@ -88,7 +88,7 @@ def request_record(
     rows: Sequence[Row], key: bytes | None, chat: str | None = None
 ) -> RequestRecord:
     """What a manifest says of a request: its rows, or with a key counts and keyed hashes alone."""
-    kind = type(rows[0]).__name__
+    kind = common_type(rows).__name__
     parts = dict(sorted(Counter(row.part_name for row in rows).items()))
     if key is None:
         return RequestRecord(
@@ -113,7 +113,17 @@ def request_record(
 
 def matches(record: RequestRecord, rows: Sequence[Row], key: bytes) -> bool:
     """Whether rows are the request that an undisclosed edit was made for."""
-    return request_record(rows, key, record.chat) == record
+    counted = {"tokens": record.tokens}
+    return request_record(rows, key, record.chat).model_copy(update=counted) == record
+
+
+def extents(rows: Sequence[Row], count: Callable[[str], int]) -> dict[str, int]:
+    """Tokens of each part of a request to forget, by a count of one text; empty of another."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        if isinstance(row, ForgetRow):
+            found[row.part] += count(row.content)
+    return dict(sorted(found.items()))
 
 
 def redacted(probes: Iterable[Probe]) -> list[Probe]:
@@ -141,12 +151,8 @@ def refuse_leaks(files: Mapping[str, bytes], rows: Sequence[Row]) -> None:
     Raises:
         OutputError: a file holds some of it; names the file and not the words.
     """
-    words = {
-        value.strip()
-        for row in rows
-        for value in row.model_dump(mode="json").values()
-        if isinstance(value, str) and _telling(value.strip())
-    } - {row.part_name for row in rows}
+    words = {text.strip() for row in rows for text in row.words() if _telling(text.strip())}
+    words -= {row.part_name for row in rows}
     needles = {needle for word in words for needle in _disguises(word.encode())}
     for path, content in files.items():
         if any(needle in content for needle in needles):

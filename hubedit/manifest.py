@@ -98,6 +98,8 @@ class RequestRecord(Record):
     count: int
     parts: dict[str, int] = {}
     """Number of rows by part, such as forget and retain."""
+    tokens: dict[str, int] = {}
+    """Number of tokens by part, of what is to be forgotten or kept."""
     sha256: Sha256
     """Of all rows: SHA-256 if disclosed, else HMAC-SHA-256 with the edit's key."""
     disclosed: bool = True

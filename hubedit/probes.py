@@ -13,7 +13,17 @@ from hubedit.rows import Group, Question, Row, continued
 
 FOLLOWS: frozenset[str] = frozenset({"rewrite", "paraphrase"})
 """Groups that should give the target after an edit."""
-GROUPS: tuple[Group, ...] = ("rewrite", "paraphrase", "forget", "retain", "neighbour", "attribute")
+KNOWN: frozenset[str] = frozenset({"forget", "retain", "normal"})
+"""Groups whose target is what the model said before."""
+GROUPS: tuple[Group, ...] = (
+    "rewrite",
+    "paraphrase",
+    "forget",
+    "retain",
+    "normal",
+    "neighbour",
+    "attribute",
+)
 
 
 TOKENS_WRITTEN = 12
@@ -141,9 +151,9 @@ def scores(probes: Sequence[Probe]) -> tuple[ScoreRecord, ...]:
             continue
         if group in FOLLOWS:
             found.append(_answers(group, "target", members))
-        elif group in ("forget", "retain"):
+        elif group in KNOWN:
             found.append(_answers(group, "recall", members))
-        if group in ("retain", "neighbour", "attribute"):
+        if group not in FOLLOWS | {"forget"}:
             share = sum(probe.passed for probe in members) / len(members)
             found.append(
                 ScoreRecord(
@@ -194,19 +204,20 @@ _MISSING = {
         "neighbour": "other subjects (the request names no neighbours)",
         "attribute": "other facts of the same subjects (the request names no attributes)",
     },
-    "ForgetText": {
-        "forget": "whether the model still answers what it was to forget (no row asks a question)",
-        "retain": "whether the model keeps what it was to keep (no retain row asks a question)",
-    },
+}
+_MISSING_OF_FORGETTING = {
+    "forget": "whether the model still answers what it was to forget (no row asks a question)",
+    "retain": "whether the model keeps what it was to keep (no retain row asks a question)",
 }
 
 
 def not_tested(rows: Sequence[Row], probes: Iterable[Probe]) -> tuple[str, ...]:
     """Say in plain words which questions nobody asked."""
     groups = {probe.group for probe in probes}
-    missing = _MISSING.get(type(rows[0]).__name__, {})
+    forgetting = any(row.part_name == "forget" for row in rows)
+    missing = _MISSING_OF_FORGETTING if forgetting else _MISSING.get(type(rows[0]).__name__, {})
     sentences = [text for group, text in missing.items() if group not in groups]
-    if "forget" in missing:
+    if forgetting:
         sentences.append("whether it comes back by other prompts, more training or quantisation")
         sentences.append("a model retrained without the forgotten texts (none was given)")
     sentences.append("general abilities of the model (no benchmark was run)")

@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from hubedit.errors import RequestError
-from hubedit.rows import FactEdit, ForgetText, Row, first_problem
+from hubedit.rows import (
+    FactEdit,
+    ForgetConcept,
+    ForgetQA,
+    ForgetRow,
+    ForgetText,
+    Row,
+    first_problem,
+)
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -92,7 +100,7 @@ def rows_of(kind: type[RowT], records: Iterable[Any], source: str = "the request
             known = ", ".join(list(kind.model_fields)[:3])
             raise RequestError(f"{where} is not an object with fields such as {known}")
         try:
-            rows.append(kind.model_validate(read(record)))
+            rows.append(kind.from_record(read(record)))
         except KeyError as error:
             raise RequestError(f"{where} lacks the field {error}") from error
         except ValidationError as error:
@@ -213,4 +221,6 @@ def request_digest(rows: Sequence[Row]) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
-ROW_TYPES: dict[str, type[Row]] = {"FactEdit": FactEdit, "ForgetText": ForgetText}
+ROW_TYPES: dict[str, type[Row]] = {
+    kind.__name__: kind for kind in (FactEdit, ForgetConcept, ForgetQA, ForgetRow, ForgetText)
+}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-Group = Literal["rewrite", "paraphrase", "neighbour", "attribute", "forget", "retain"]
+from hubedit.errors import RequestError
+
+Group = Literal["rewrite", "paraphrase", "neighbour", "attribute", "forget", "retain", "normal"]
+Part = Literal["forget", "retain", "normal", "holdout"]
 
 
 def continued(prompt: str, target: str) -> str:
@@ -20,10 +25,23 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def from_record(cls, fields: Mapping[str, Any]) -> Self:
+        """Make a row of a record's fields; a family of types picks the one they belong to.
+
+        Raises:
+            ValidationError: the fields are not those of the type.
+        """
+        return cls.model_validate(fields)
+
     @property
     def part_name(self) -> str:
         """Which part of the request the row belongs to, such as forget or retain."""
         return "rows"
+
+    def words(self) -> Iterator[str]:
+        """Every text in the row, of whatever field and however deep."""
+        return _texts(self.model_dump(mode="json"))
 
     def describe(self) -> str:
         """Say in words what the row asks for; empty if words would not help."""
@@ -164,7 +182,51 @@ class FactEdit(Row):
         return asked
 
 
-class ForgetText(Row):
+class ForgetRow(Row, ABC):
+    """What the model shall lose or keep: a text, or a question with its answer.
+
+    A method that takes `ForgetRow` is given both, whichever the fields of each record say.
+
+    Parts: `forget` shall be lost and `retain` kept; `normal` has nothing to do with either and
+    shall stay as it is; `holdout` was never trained on, and is compared with alone.
+    """
+
+    part: Part = Field("forget", description="forget, retain, normal or holdout")
+
+    @classmethod
+    def from_record(cls, fields: Mapping[str, Any]) -> Self:
+        """A `ForgetQA` if the record has a question, else a `ForgetText`.
+
+        Raises:
+            ValidationError: the fields are not those of the type.
+        """
+        if cls is not ForgetRow:
+            return cls.model_validate(fields)
+        kind: type[Any] = ForgetQA if "question" in fields else ForgetText
+        row: Self = kind.model_validate(fields)
+        return row
+
+    @property
+    def part_name(self) -> str:
+        """forget, retain, normal or holdout."""
+        return self.part
+
+    @property
+    @abstractmethod
+    def content(self) -> str:
+        """The whole text of the row as a model reads it, prompt included."""
+
+    def _asked(self, number: int, pairs: Sequence[tuple[str, str]]) -> list[Question]:
+        """Questions of the row's part; a row that is held out is not asked."""
+        if self.part == "holdout":
+            return []
+        return [
+            Question(row=number, group=self.part, prompt=prompt, target=answer.strip())
+            for prompt, answer in pairs
+        ]
+
+
+class ForgetText(ForgetRow):
     """A text that the model shall lose (`part` forget) or keep (`part` retain).
 
     `prompt` and `target` make it a question: before forgetting, the model continues the prompt
@@ -172,7 +234,6 @@ class ForgetText(Row):
     """
 
     text: str = Field(min_length=1, description="the text")
-    part: Literal["forget", "retain"] = Field("forget", description="forget or retain")
     prompt: str | None = Field(None, min_length=1, description="what asks for the text's content")
     target: str | None = Field(None, min_length=1, description="the answer in the text")
 
@@ -185,9 +246,9 @@ class ForgetText(Row):
         return self
 
     @property
-    def part_name(self) -> str:
-        """forget or retain."""
-        return self.part
+    def content(self) -> str:
+        """The text."""
+        return self.text
 
     def with_prompts(self, write: Callable[[str], str]) -> Self:
         """The row with its prompt written anew, and its text as prompt and target if it has one."""
@@ -205,9 +266,123 @@ class ForgetText(Row):
         """The question that the row names, if it does."""
         if self.prompt is None or self.target is None:
             return []
-        return [
-            Question(row=number, group=self.part, prompt=self.prompt, target=self.target.strip())
-        ]
+        return self._asked(number, [(self.prompt, self.target)])
+
+
+class ForgetQA(ForgetRow):
+    """A question whose answer the model shall lose or keep.
+
+    The model reads `question` as it stands, and the answer continues it. Scores use the other
+    fields: the same question and the same answer in other words, wrong answers of the same form;
+    `refusals` are what the model may say instead.
+    """
+
+    question: str = Field(min_length=1, description="the question, as the model is asked it")
+    answer: str = Field(min_length=1, description="the answer that the model knows")
+    paraphrases: tuple[str, ...] = Field((), description="the question in other words")
+    paraphrased_answer: str | None = Field(
+        None, min_length=1, description="the answer in other words"
+    )
+    perturbed_answers: tuple[str, ...] = Field(
+        (), description="wrong answers of the same form as the answer"
+    )
+    refusals: tuple[str, ...] = Field((), description="what may be said instead of the answer")
+
+    @model_validator(mode="after")
+    def _usable(self) -> ForgetQA:
+        for name, value in self:
+            texts = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(text, str) and not text.strip() for text in texts):
+                raise ValueError(f"{name} holds an empty text; leave it out or fill it")
+        return self
+
+    @property
+    def content(self) -> str:
+        """The question with its answer."""
+        return self.question + continued(self.question, self.answer)
+
+    def with_prompts(self, write: Callable[[str], str]) -> Self:
+        """The row with its question and paraphrases written anew."""
+        fields = {
+            "question": write(self.question),
+            "paraphrases": tuple(write(question) for question in self.paraphrases),
+        }
+        return self.model_copy(update=fields)
+
+    def describe(self) -> str:
+        """Say what to forget; what is retained goes without saying."""
+        if self.part != "forget":
+            return ""
+        return f"forget “{self.answer.strip()}” as the answer to “{self.question.strip()}”"
+
+    def questions(self, number: int) -> list[Question]:
+        """The question and its paraphrases."""
+        asked = (self.question, *self.paraphrases)
+        return self._asked(number, [(question, self.answer) for question in asked])
+
+
+class ForgetConcept(Row):
+    """A concept that the model shall lose; `keywords` are the words that it goes by."""
+
+    concept: str = Field(min_length=1, description="what to forget, in a few words")
+    keywords: tuple[str, ...] = Field((), description="words and names that belong to it")
+
+    @model_validator(mode="after")
+    def _usable(self) -> ForgetConcept:
+        if not all(text.strip() for text in (self.concept, *self.keywords)):
+            raise ValueError("the concept or a keyword is empty; say what to forget")
+        return self
+
+    @property
+    def part_name(self) -> str:
+        """forget."""
+        return "forget"
+
+    def describe(self) -> str:
+        """Name the concept."""
+        return f"forget the concept “{self.concept.strip()}”"
+
+
+def common_type(rows: Sequence[Row]) -> type[Row]:
+    """The type of all rows, or the nearest one that holds them all; there must be some."""
+    return next(
+        kind
+        for kind in type(rows[0]).__mro__
+        if issubclass(kind, Row) and all(isinstance(row, kind) for row in rows)
+    )
+
+
+def refuse_overlap(rows: Sequence[Row]) -> None:
+    """Refuse a request whose part forget shares items with another, white space and case aside.
+
+    Raises:
+        RequestError: gives counts and row numbers, and quotes nothing.
+    """
+    numbers: dict[str, dict[str, int]] = defaultdict(dict)
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, ForgetRow):
+            plain = " ".join(row.content.split()).casefold()
+            numbers[row.part].setdefault(plain, number)
+    forget = numbers.pop("forget", {})
+    for part, others in numbers.items():
+        both = forget.keys() & others.keys()
+        if both:
+            one, other = min((forget[item], others[item]) for item in both)
+            raise RequestError(
+                f"the request has the same item in the parts forget and {part}, {len(both)} times "
+                f"(such as rows {one} and {other}); leave each in one part"
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item)
 
 
 def first_problem(error: ValidationError) -> str:

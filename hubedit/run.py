@@ -31,12 +31,13 @@ from hubedit.errors import (
 )
 from hubedit.hub import Hub
 from hubedit.manifest import touched_tensors
+from hubedit.markdown import counted
 from hubedit.method import Config, Corpus, Method
 from hubedit.plugins import PluginInfo, Plugins, brief, load_plugins
 from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
 from hubedit.requests import read_records, rows_of
-from hubedit.rows import Row
+from hubedit.rows import Row, refuse_overlap
 from hubedit.targets import Target
 
 if TYPE_CHECKING:
@@ -141,6 +142,10 @@ def apply(
         model = load()
         _check_architecture(model, job.method)
 
+        tokens = disclosure.extents(job.rows, lambda text: len(model.tokens(text)[0]))
+        for part, number in tokens.items():
+            own = sum(row.part_name == part for row in job.rows)
+            talk.log(f"part {part}: {counted(own, 'row')}, {counted(number, 'token')}")
         rows, template = job.rows, None
         if recipe.chat:
             rows = chat.through_template(job.rows, model.tokenizer)
@@ -191,9 +196,11 @@ def apply(
 
         manifest = recording.manifest(
             job.recipe, job.method, job.plugin, job.config, start, run, encoded, model
-        ).model_copy(
+        )
+        asked_for = disclosure.request_record(job.rows, job.key, template)
+        manifest = manifest.model_copy(
             update={
-                "request": disclosure.request_record(job.rows, job.key, template),
+                "request": asked_for.model_copy(update={"tokens": tokens}),
                 "scores": probes.scores(found),
                 "transcripts": probes.transcripts(spoken, said, says),
                 "not_tested": probes.not_tested(job.rows, found),
@@ -276,14 +283,17 @@ def read_rows(recipe: Recipe, method: type[Method[Any, Any]], hub: OpenHub) -> S
     """Read the request as rows of the type that the method takes.
 
     Raises:
-        RequestError: it cannot be read, is empty, or a row is not usable.
+        RequestError: it cannot be read, is empty, a row is not usable, or parts overlap.
     """
     kind = method.row_type()
     if isinstance(recipe.request, str) and recipe.request.startswith(DATASET):
-        return rows_of(kind, dataset_records(recipe.request, hub()), recipe.request)
-    if isinstance(recipe.request, str):
-        return rows_of(kind, read_records(Path(recipe.request)), recipe.request)
-    return rows_of(kind, recipe.request)
+        rows = rows_of(kind, dataset_records(recipe.request, hub()), recipe.request)
+    elif isinstance(recipe.request, str):
+        rows = rows_of(kind, read_records(Path(recipe.request)), recipe.request)
+    else:
+        rows = rows_of(kind, recipe.request)
+    refuse_overlap(rows)
+    return rows
 
 
 def _check_architecture(model: LoadedModel, method: type[Method[Any, Any]]) -> None:

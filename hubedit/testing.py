@@ -320,9 +320,8 @@ def _asked_tokens(model: LoadedModel, rows: Sequence[Row]) -> list[set[int]]:
     """Ids of the tokens in a request, and of those that only a part to be forgotten holds."""
     held: dict[bool, set[int]] = {True: set(), False: set()}
     for row in rows:
-        for text in row.model_dump().values():
-            if isinstance(text, str):
-                held[row.part_name == "forget"] |= set(model.tokens(text)[0])
+        for text in row.words():
+            held[row.part_name == "forget"] |= set(model.tokens(text)[0])
     own = held[True] - held[False]
     return [held[True] | held[False], *([own] if own else [])]
 

@@ -15,7 +15,13 @@ Z = 1.959963984540054
 SHOWN = 20
 """How many items of a request are shown before the rest is left to manifest.json."""
 
-_NOUNS = {"FactEdit": ("fact", "facts"), "ForgetText": ("text", "texts")}
+_NOUNS = {
+    "FactEdit": ("fact", "facts"),
+    "ForgetConcept": ("concept", "concepts"),
+    "ForgetQA": ("question", "questions"),
+    "ForgetRow": ("item", "items"),
+    "ForgetText": ("text", "texts"),
+}
 _TASKS = {"edit": "change", "unlearn": "forget"}
 
 GROUPS = {
@@ -23,6 +29,7 @@ GROUPS = {
     "paraphrase": "the same in other words",
     "forget": "what was to be forgotten",
     "retain": "what was to be kept",
+    "normal": "what has nothing to do with it",
     "neighbour": "facts about others",
     "attribute": "other facts of the same subjects",
 }
