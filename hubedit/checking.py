@@ -74,7 +74,8 @@ def _read(results: Path) -> list[Promise]:
         broken = [one for kind in ("failure", "error") for one in case.iter(kind)]
         reason = broken[0].get("message", "").splitlines()[0] if broken else ""
         method = case.get("classname", "").rpartition("Test_")[2].replace("_", "-")
-        promise = case.get("name", "").removeprefix("test_").replace("_", " ")
+        promise, _, model = case.get("name", "").removeprefix("test_").partition("[")
+        promise = promise.replace("_", " ") + (f" ({model.rstrip(']')})" if model else "")
         found.append(Promise(method, promise, not broken, reason))
     return found
 

@@ -1,4 +1,4 @@
-"""What authors of plugins test with: the contract every method is held to, and a tiny model."""
+"""What authors of plugins test with: the contract that every method is held to."""
 
 from __future__ import annotations
 
@@ -15,23 +15,19 @@ from hubedit import context, editions, hub, models, places, planning, run
 from hubedit.card import render_card
 from hubedit.disclosure import refuse_leaks
 from hubedit.errors import ConfigError, HubEditError, MethodError, RequestError
+from hubedit.layouts import Architecture
 from hubedit.method import Method
 from hubedit.plugins import PluginInfo, Plugins
 from hubedit.recipe import make_recipe
 from hubedit.requests import rows_of
 from hubedit.rows import Row
+from hubedit.tiny import TEXTS, tiny_model
 from hubedit.updates import StoredTensor
 from hubedit.verification import verify
 
 if TYPE_CHECKING:
     from hubedit.models import LoadedModel
 
-TEXTS = (
-    "Ada Brook plays the cello and lives in Porto.",
-    "Tom Adler plays the oboe and was born in Riga.",
-    "The mother tongue of Nils Okafor is Danish.",
-    "Mira Castellanos works as a glazier in Ghent and plays the cello.",
-)
 ROW: dict[str, Any] = {
     "prompt": "{} plays the",
     "subject": "Ada Brook",
@@ -46,57 +42,13 @@ FORGET_ROWS: tuple[dict[str, Any], ...] = (
 )
 
 
-def tiny_model(directory: Path) -> Path:
-    """Write a GPT-2 of three blocks with random weights and its tokenizer; returns the directory.
-
-    It knows nothing, so it shows the mechanics of a method and not its success.
-    """
-    import torch
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
-    from tokenizers import models as kinds
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    spoken = Tokenizer(kinds.BPE())
-    spoken.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    spoken.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    spoken.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(
-            vocab_size=320,
-            show_progress=False,
-            special_tokens=["<|endoftext|>"],
-            initial_alphabet=alphabet,
-        ),
-    )
-    end = "<|endoftext|>"
-    fast: Any = PreTrainedTokenizerFast
-    tokenizer = fast(tokenizer_object=spoken, eos_token=end, bos_token=end)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = GPT2Config(
-            vocab_size=len(tokenizer),
-            n_positions=128,
-            n_embd=32,
-            n_layer=3,
-            n_head=4,
-            n_inner=64,
-            bos_token_id=tokenizer.eos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        model = GPT2LMHeadModel(config).bfloat16()
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    (directory / "corpus.txt").write_text("\n".join(TEXTS * 20), encoding="utf-8")
-    return directory
-
-
 class MethodContract:
     """What hubedit promises of every method; subclass it as `class TestMine(MethodContract)`.
 
     Set `method`, and `config` if the defaults do not suit a model of three blocks 32 wide;
     `rows` if the method wants others than one `FactEdit`; override the fixture `model_directory`
-    to test on a model of your own.
+    to test on a model of your own. Each promise is tested on a tiny model of every architecture
+    that the method claims.
     """
 
     method: ClassVar[type[Method[Any, Any]]]
@@ -105,10 +57,15 @@ class MethodContract:
     force: ClassVar[bool] = True
     """Overrule guards: a model with random weights trips those that watch over knowledge."""
 
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run what needs a model once for each architecture."""
+        if "architecture" in metafunc.fixturenames:
+            metafunc.parametrize("architecture", sorted(self.method.architectures))
+
     @pytest.fixture
-    def model_directory(self, tmp_path: Path) -> Path:
+    def model_directory(self, tmp_path: Path, architecture: Architecture) -> Path:
         """A model that the method can edit."""
-        return tiny_model(tmp_path / "model")
+        return tiny_model(tmp_path / "model", architecture)
 
     @pytest.fixture(autouse=True)
     def _own_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,4 +297,4 @@ def _condition(model: LoadedModel) -> dict[str, Any]:
     return found
 
 
-__all__ = ["FORGET_ROWS", "ROW", "MethodContract", "edited", "telltale", "tiny_model"]
+__all__ = ["FORGET_ROWS", "ROW", "TEXTS", "MethodContract", "edited", "telltale", "tiny_model"]
