@@ -26,6 +26,9 @@ class Recipe(Row):
     plugin: str = Field(min_length=1, description="name of the method")
     config: dict[str, Any] = Field({}, description="settings of the method")
     request: str | tuple[dict[str, Any], ...] = Field(description="file of rows, or the rows")
+    reader: str | None = Field(
+        None, description="how rows are written, such as zsre-answers; default: each tells its own"
+    )
     corpus: str | None = Field(None, description="text for statistics: a file, or hf://datasets/…")
     to: str | None = Field(None, description="repository to push to; default {user}/{base}-edited")
     seed: int = Field(0, ge=0, lt=2**63, description="the one source of randomness")

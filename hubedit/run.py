@@ -285,13 +285,13 @@ def read_rows(recipe: Recipe, method: type[Method[Any, Any]], hub: OpenHub) -> S
     Raises:
         RequestError: it cannot be read, is empty, a row is not usable, or parts overlap.
     """
-    kind = method.row_type()
+    kind, reader = method.row_type(), recipe.reader
     if isinstance(recipe.request, str) and recipe.request.startswith(DATASET):
-        rows = rows_of(kind, dataset_records(recipe.request, hub()), recipe.request)
+        rows = rows_of(kind, dataset_records(recipe.request, hub()), recipe.request, reader)
     elif isinstance(recipe.request, str):
-        rows = rows_of(kind, read_records(Path(recipe.request)), recipe.request)
+        rows = rows_of(kind, read_records(Path(recipe.request)), recipe.request, reader)
     else:
-        rows = rows_of(kind, recipe.request)
+        rows = rows_of(kind, recipe.request, reader=reader)
     refuse_overlap(rows)
     return rows
 

@@ -24,28 +24,6 @@ def test_a_row_knows_its_text_and_where_the_subject_is():
     assert row.continuation == " violin"
 
 
-def test_a_counterfact_record_is_read_as_it_is():
-    record = {
-        "case_id": 7,
-        "requested_rewrite": {
-            "prompt": "{} plays the",
-            "relation_id": "P1303",
-            "subject": "Ana Brook",
-            "target_new": {"str": "violin", "id": "Q1"},
-            "target_true": {"str": "cello", "id": "Q2"},
-        },
-        "paraphrase_prompts": ["Ana Brook is a master of the"],
-        "neighborhood_prompts": ["Tom Adler plays the"],
-        "generation_prompts": ["Ana Brook is"],
-    }
-    (row,) = fact_edits([record])
-    assert row.target == "violin"
-    assert row.true_target == "cello"
-    assert row.case_id == "7"
-    assert row.neighbours[0].target == "cello"
-    assert row.paraphrases == ("Ana Brook is a master of the",)
-
-
 def test_a_prompt_that_names_its_subject_needs_no_hole():
     (row,) = fact_edits([{**ROW, "prompt": "Ana Brook plays the"}])
     assert row.prompt == "{} plays the"
@@ -123,27 +101,6 @@ def test_tables_are_read_like_lists_of_records(tmp_path):
     table.write_bytes(b"PAR1 nonsense")
     with pytest.raises(RequestError, match="not a Parquet file"):
         read_records(table)
-
-
-def test_a_zsre_record_is_read_as_it_is():
-    record = {
-        "subject": "Watts Humphrey",
-        "src": "What university did Watts Humphrey attend?",
-        "rephrase": "What university did Watts Humphrey take part in?",
-        "alt": "University of Michigan",
-        "answers": ["Illinois Institute of Technology"],
-        "loc": "nq question: who played desmond doss father in hacksaw ridge",
-        "loc_ans": "Hugo Weaving",
-        "cond": "",
-    }
-    (row,) = fact_edits([record])
-    assert row.prompt == "What university did {} attend?"
-    assert (row.target, row.true_target) == (
-        "University of Michigan",
-        "Illinois Institute of Technology",
-    )
-    assert row.neighbours[0].prompt == "who played desmond doss father in hacksaw ridge"
-    assert row.neighbours[0].target == "Hugo Weaving"
 
 
 def test_a_row_to_forget_is_read_and_its_text_never_quoted():

@@ -38,6 +38,11 @@ _ARGUMENTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--request", metavar="FILE", type=click.Path(), help="Rows to change: .jsonl or .json."
     ),
+    click.option(
+        "--reader",
+        metavar="NAME",
+        help="How the rows are written, such as zsre-answers; by default each tells its own.",
+    ),
     click.option("--prompt", metavar="TEXT", help="A prompt with {} where the subject goes."),
     click.option("--subject", metavar="TEXT", help="What the fact is about."),
     click.option("--target", metavar="TEXT", help="The answer the edited model shall give."),
