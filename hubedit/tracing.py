@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hubedit.errors import UnsupportedModelError
 
@@ -84,7 +84,7 @@ def trace(
     *,
     replace_input: Replace | None = None,
     replace_output: Replace | None = None,
-    stop: bool = False,
+    stop: bool | Literal["input"] = False,
 ) -> Iterator[Trace]:
     """Watch the module of that name while the `with` lasts.
 
@@ -98,8 +98,8 @@ def trace(
             module shall see instead.
         replace_output: given the output [batch, tokens, width], returns what the rest of the model
             shall see instead.
-        stop: end the forward pass once the module has run; the `with` swallows the interruption,
-            so the forward pass is the last statement in it.
+        stop: end the forward pass once the module has run, or with `input` before it does; the
+            `with` swallows the interruption, so the forward pass is the last statement in it.
 
     Raises:
         UnsupportedModelError: the model has no module of that name, or it passes no hidden states.
@@ -123,6 +123,8 @@ def trace(
                 )
             hidden = replace_input(hidden)
         seen.input = hidden
+        if stop == "input":
+            raise _StopForward(seen)
         if flat or replace_input is not None:
             passed = hidden.flatten(0, 1) if flat else hidden
             if args:

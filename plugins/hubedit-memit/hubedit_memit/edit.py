@@ -13,7 +13,7 @@ from hubedit_rome.contexts import Context, place_all, with_something_before
 from hubedit_rome.guard import Canary, stop, trial
 from hubedit_rome.prefixes import sample_prefixes
 from hubedit_rome.site import Site, at_rest, doubles, doubles_on
-from hubedit_rome.statistics import SecondMoment, gather_texts, second_moment
+from hubedit_rome.statistics import SecondMoment, gather_texts, moments_of
 
 import hubedit
 from hubedit_memit.config import ManyFactsConfig
@@ -50,7 +50,7 @@ def apply(
         prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
         run.record("prefixes", prefixes)
         texts = gather_texts(model, sites[-1], config, run)
-        moments = [second_moment(model, site, texts, config, run) for site in sites]
+        moments = moments_of(model, sites, texts, config, run)
         run.record("statistics", [_described(*pair) for pair in zip(sites, moments, strict=True)])
         run.record(
             "texts",
@@ -80,7 +80,12 @@ def apply(
 
 
 def _described(site: Site, moment: SecondMoment) -> dict[str, Any]:
-    return {"module": site.mlp_out, "tokens": moment.tokens, "artifact": moment.artifact}
+    return {
+        "module": site.mlp_out,
+        "tokens": moment.tokens,
+        "error": moment.error,
+        "artifact": moment.artifact,
+    }
 
 
 @dataclass

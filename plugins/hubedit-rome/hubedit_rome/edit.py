@@ -17,7 +17,7 @@ from hubedit_rome.held import texts_on_subject
 from hubedit_rome.prefixes import sample_prefixes
 from hubedit_rome.site import Site, at_rest, doubles, forward
 from hubedit_rome.solve import Directions, denominator_of, rank_one
-from hubedit_rome.statistics import gather_texts, second_moment
+from hubedit_rome.statistics import gather_texts, moments_of
 from hubedit_rome.value import optimise, target_probability
 
 
@@ -33,7 +33,8 @@ def apply(
         prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
         run.record("prefixes", prefixes)
         texts = gather_texts(model, site, config, run, keys=config.covariance)
-        moment = second_moment(model, site, texts, config, run) if config.covariance else None
+        moments = moments_of(model, [site], texts, config, run) if config.covariance else []
+        moment = moments[0] if moments else None
         run.record(
             "statistics",
             {
@@ -43,6 +44,7 @@ def apply(
                 "texts": len(texts.counted),
                 "held_out": len(texts.held_out),
                 "tokens": moment.tokens if moment else None,
+                "error": moment.error if moment else None,
                 "artifact": moment.artifact if moment else None,
             },
         )

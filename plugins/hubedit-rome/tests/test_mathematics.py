@@ -10,7 +10,7 @@ from hubedit_rome.contexts import place_all
 from hubedit_rome.edit import read_keys
 from hubedit_rome.site import Site, at_rest
 from hubedit_rome.solve import Directions, rank_one
-from hubedit_rome.statistics import gather_texts, second_moment
+from hubedit_rome.statistics import gather_texts, moments_of
 from hubedit_rome.value import optimise
 
 import hubedit
@@ -85,7 +85,7 @@ def test_the_statistic_is_the_second_moment_of_keys_with_a_word_before_them(
     site, config = Site.find(model, 1), RomeConfig(statistics_length=7)
     texts = gather_texts(model, site, config, run)
     with at_rest(model.model):
-        moment = second_moment(model, site, texts, config, run)
+        (moment,) = moments_of(model, [site], texts, config, run)
         keys = np.concatenate([k[1:] for k in keys_one_by_one(model, site, texts.counted, 7)])
     assert moment.tokens == len(keys)
     assert np.abs(moment.matrix.numpy() - keys.T @ keys / len(keys)).max() < 1e-9
@@ -96,7 +96,7 @@ def test_the_first_position_counts_when_it_is_asked_for(make_model, make_run):
     site, config = Site.find(model, 1), RomeConfig(skip_first=False)
     texts = gather_texts(model, site, config, run)
     with at_rest(model.model):
-        moment = second_moment(model, site, texts, config, run)
+        (moment,) = moments_of(model, [site], texts, config, run)
         keys = np.concatenate(keys_one_by_one(model, site, texts.counted, 64))
     assert moment.tokens == len(keys)
     assert np.abs(moment.matrix.numpy() - keys.T @ keys / len(keys)).max() < 1e-9

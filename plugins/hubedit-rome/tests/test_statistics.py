@@ -9,17 +9,18 @@ import pytest
 import torch
 from hubedit_rome import RomeConfig
 from hubedit_rome.site import Site, at_rest
-from hubedit_rome.statistics import CHUNK, SAVE_EVERY, gather_texts, second_moment
+from hubedit_rome.statistics import gather_texts, moments_of
 from safetensors.torch import load_file
 
 import hubedit
+from hubedit.moments import CHUNK, SAVE_EVERY
 
 
 def moment_of(model, run, **settings):
     config = RomeConfig(**settings)
     site = Site.find(model, 1)
     with at_rest(model.model):
-        return second_moment(model, site, gather_texts(model, site, config, run), config, run)
+        return moments_of(model, [site], gather_texts(model, site, config, run), config, run)[0]
 
 
 def texts_of(model, run, **settings):
