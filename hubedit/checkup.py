@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from hubedit import __version__
 from hubedit.artifacts import cache_home
-from hubedit.errors import AccessError, HubEditError, HubError, UnsupportedModelError
+from hubedit.errors import AccessError, HubEditError, HubError, UnsupportedModelError, counted
 from hubedit.hub import Hub
 from hubedit.layouts import Layout, layout_for
 from hubedit.manifest import STACK_FILE, Stack
@@ -201,7 +201,11 @@ def check_model(text: str, hub: OpenHub, plugins: Plugins, base: str | None = No
         stack = Stack.from_json(place.read(STACK_FILE))
         place = open_base(stack.base, hub, base)
         found.append(
-            Finding("stack", "ok", f"{stack.height} edit(s) of {stack.base.title}; one more can go")
+            Finding(
+                "stack",
+                "ok",
+                f"{counted(stack.height, 'edit')} of {stack.base.title}; one more can go",
+            )
         )
     layout, findings = family(place)
     found += findings
@@ -256,7 +260,7 @@ def family(place: Place) -> tuple[Layout | None, list[Finding]]:
             )
         )
     try:
-        layout = layout_for(str(config.get("model_type")))
+        layout = layout_for(config.get("model_type"))
     except UnsupportedModelError as error:
         return None, [*found, Finding("family", "bad", str(error))]
     detail = f"{layout.model_type}, a {layout.architecture} model"
@@ -277,12 +281,12 @@ def _weights(place: Place, layout: Layout | None) -> list[Finding]:
         return [Finding("weights", "bad", str(error))]
     other = sorted({info.dtype for info in tensors.values()} - set(EDITABLE))
     total = sum(info.end - info.begin for info in tensors.values())
-    files = {info.file for info in tensors.values()}
+    files = counted(len({info.file for info in tensors.values()}), "safetensors file")
     found = [
         Finding(
             "weights",
             "ok",
-            f"{len(tensors)} tensors, {nbytes(total)}, in {len(files)} safetensors file(s)",
+            f"{len(tensors)} tensors, {nbytes(total)}, in {files}",
         )
     ]
     if other:

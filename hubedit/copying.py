@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import BinaryIO
 from hubedit.checkpoint import CHUNK, INDEX, Checkpoint, DirectorySource
 from hubedit.digests import sha256_file
 from hubedit.errors import DeltaError, OutputError, near_misses
+from hubedit.finishing import finished
 from hubedit.rewriting import homes, rewrite_index, rewrite_shard
 from hubedit.stored import StoredTensor
 
@@ -182,19 +182,11 @@ def _finished(target: Path) -> Iterator[Path]:
     """Give a working directory that becomes the target by one rename, or vanishes."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} already exists and is not an empty directory; give another")
-    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir(mode=0o700)
-        yield work
-        work.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()
-        work.replace(target)
+        with finished(target) as work:
+            yield work
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _linked(source: Path, copy: Path) -> bool:

@@ -78,7 +78,7 @@ class Exported:
         return sum(item.total for item in self.tensors)
 
 
-def export_peft(edition: Edition, output: Path) -> Exported:
+def export_peft(edition: Edition, output: Path, *, dry_run: bool = False) -> Exported:
     """Write the whole stack as one LoRA adapter of the base.
 
     The updates of each tensor are concatenated; scaling is 1, and the factors stay float32.
@@ -86,6 +86,7 @@ def export_peft(edition: Edition, output: Path) -> Exported:
     Args:
         edition: has edits, each of low rank on weights of linear layers.
         output: a directory that does not exist or is empty.
+        dry_run: merge, count and write nothing; `nbytes` is then of the factors alone.
 
     Raises:
         DeltaError: an edit is not an adapter; names the tensors.
@@ -114,6 +115,9 @@ def export_peft(edition: Edition, output: Path) -> Exported:
     config = _config(
         base, layout, {item.module: item.rank for item in merged}, any(conv1d.values())
     )
+    if dry_run:
+        nbytes = sum(part.nbytes for part in parts.values())
+        return Exported(output, nbytes, tuple(merged))
     with finished_directory(output) as work:
         nbytes = _write(work / WEIGHTS, parts)
         (work / CONFIG).write_text(pretty_json(config), encoding="utf-8")

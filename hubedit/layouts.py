@@ -288,12 +288,17 @@ LAYOUTS: Mapping[str, Layout] = {layout.model_type: layout for layout in _TABLE}
 _MERGED_EXPERTS = frozenset({"deepseek_v3", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
 
 
-def layout_for(model_type: str) -> Layout:
+def layout_for(model_type: str | None) -> Layout:
     """Look up the layout of a family.
 
     Raises:
         UnsupportedModelError: the family is not in the table, and why, or what is.
     """
+    if not model_type:
+        raise UnsupportedModelError(
+            "config.json names no model_type, by which a family of models is known; save the model "
+            "anew with transformers, or add the field"
+        )
     if model_type in LAYOUTS:
         return LAYOUTS[model_type]
     if model_type in _MERGED_EXPERTS:

@@ -63,7 +63,7 @@ def load(
     """
     directory = Path(directory)
     config = _config(directory)
-    layout = layout or layout_for(str(config.get("model_type")))
+    layout = layout or layout_for(config.get("model_type"))
     checkpoint = Checkpoint.open(DirectorySource(directory))
     with _seen(directory, texts or {}) as seen:
         tokenizer = _tokenizer(seen)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from hubedit.card import card_digest, human_text, render_card
 from hubedit.diff import render_diff
 from hubedit.editions import Edition, Presence
 from hubedit.errors import OutputError, VerificationError
+from hubedit.finishing import finished
 from hubedit.manifest import (
     CARD_FILE,
     STACK_FILE,
@@ -39,26 +38,8 @@ def finished_directory(output: Path, *, replace: bool = False) -> Iterator[Path]
         OutputError: `output` exists and is not empty (unless `replace`).
     """
     check_output(output, replace=replace)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
-    try:
-        work.mkdir(mode=0o700)
+    with finished(output, replace=replace) as work:
         yield work
-        work.chmod(0o755)
-        if output.exists():
-            old = work.with_suffix(".old")
-            try:
-                output.replace(old)
-                work.replace(output)
-            except BaseException:
-                if old.exists() and not output.exists():
-                    old.replace(output)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            work.replace(output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def check_output(output: Path, *, replace: bool = False) -> None:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 TRIES = int(os.environ.get("HUBEDIT_FAULT_TRIES", "30"))
-COLD = 10
+HOW = (signal.SIGINT, signal.SIGKILL)
+"""How tries are cut off, in turn."""
+COLD = 9
 """One try in so many starts an interpreter of its own, so that imports are cut off too."""
 
 
@@ -67,8 +69,8 @@ class Warm:
         """Run a command that must succeed, and import what it imported; how long it took."""
         start = time.monotonic()
         self.start(arguments)
-        done = self.wait()
-        assert done is not None
+        done = self.wait(300.0)
+        assert done is not None, "it does not end"
         status, said = done
         assert status == 0, said
         return time.monotonic() - start
@@ -100,10 +102,11 @@ def cut_off(
     *,
     cold: float = 0.0,
     tries: int = TRIES,
-    how: signal.Signals = signal.SIGINT,
     seed: int = 0,
 ) -> int:
     """Run a command again and again, each time stopping it at another moment.
+
+    Even tries are interrupted, as Ctrl-C does; odd ones are killed, and can clean nothing up.
 
     Args:
         ready: where it is started.
@@ -112,7 +115,6 @@ def cut_off(
         duration: seconds the command takes; moments are drawn from the whole of it.
         cold: seconds it takes with an interpreter of its own; 0 for no such tries.
         tries: how often.
-        how: the signal.
         seed: of the moments.
 
     Returns:
@@ -122,6 +124,7 @@ def cut_off(
     stopped = 0
     for number in range(tries):
         moment = draw.uniform(0.02, 1.05)
+        how = HOW[number % len(HOW)]
         if cold and number % COLD == 0:
             process = subprocess.Popen(
                 command(*make(number)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -134,9 +137,12 @@ def cut_off(
                 _, said = process.communicate(timeout=60)
             check(number, process.returncode, said)
             continue
+        began = time.monotonic()
         identity = ready.start(make(number))
         done = ready.wait(moment * duration)
-        if done is None:
+        if done is not None:
+            duration = time.monotonic() - began  # the machine is quicker now than it was
+        else:
             with suppress(ProcessLookupError):
                 os.kill(identity, how)
             stopped += 1
@@ -157,7 +163,7 @@ def with_small_files(arguments: Sequence[str], most: int) -> subprocess.Complete
 
 def leftovers(directory: Path) -> list[str]:
     """Names of unfinished work in a directory."""
-    endings = (".partial", ".old")
+    endings = (".new", ".partial", ".old")
     return sorted(path.name for path in directory.iterdir() if path.name.endswith(endings))
 
 

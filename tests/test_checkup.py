@@ -83,7 +83,7 @@ def test_doctor_looks_at_the_base_of_an_edit(hubedit, model, tmp_path):
     assert status == 0, err
     status, out, _ = hubedit("doctor", "edit")
     assert status == 0
-    assert "1 edit(s) of model" in out
+    assert "1 edit of model" in out
     model.rename(tmp_path / "moved")
     assert "--base DIR" in hubedit("doctor", "edit")[2]
     assert hubedit("doctor", "edit", "--base", "moved")[0] == 0

@@ -206,8 +206,10 @@ def test_a_copy_that_was_killed_does_not_look_finished(single, tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, single, tmp_path / "out"], check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
+    assert len(list(tmp_path.glob(".out.*.partial"))) == 1
     materialize(single, tmp_path / "out", NEW)
     assert "model.safetensors" in contents(tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"single", "out"}
 
 
 def test_a_failing_tensor_leaves_nothing(single, tmp_path):

@@ -68,6 +68,18 @@ def test_a_merge_by_peft_differs_as_the_command_says(hubedit, edit, tmp_path, he
     assert said["elements_that_differ"] < 0.5 * said["elements_total"]
 
 
+def test_a_dry_run_counts_the_same_and_writes_nothing(hubedit, edit, tmp_path):
+    asked = ["export", edit, "-o", tmp_path / "lora", "--json"]
+    status, planned, err = hubedit(*asked, "--dry-run")
+    assert status == 0, err
+    assert not (tmp_path / "lora").exists()
+    status, done, err = hubedit(*asked)
+    assert status == 0, err
+    planned, done = json.loads(planned), json.loads(done)
+    assert planned["tensors"] == done["tensors"]
+    assert 0 < planned["bytes"] <= done["bytes"]
+
+
 def test_updates_of_one_tensor_are_concatenated(hubedit, edit, tmp_path):
     said = exported(hubedit, edit, tmp_path / "lora")
     ranks = {item["module"]: item["rank"] for item in said["tensors"]}

@@ -1,10 +1,13 @@
-"""Ctrl-C at random moments and a full disk: nothing is left that looks finished."""
+"""Ctrl-C and kills at random moments and a full disk: nothing is left that looks finished."""
+
+import signal
 
 import pytest
 from faults import TRIES, command, cut_off, leftovers, seconds, warm, with_small_files
 from test_way import recipe_in
 
 from hubedit.editions import edits_of
+from hubedit.finishing import sweep
 from hubedit.hub import Hub
 from hubedit.verification import verify
 
@@ -26,9 +29,16 @@ def base(localhub, tiny):
     return "me/tiny"
 
 
-def quiet(status, said):
-    """A command that was interrupted says so in one sentence, if it had come so far."""
+def quiet(status, said, output=None):
+    """A command that was interrupted says so in one sentence, if it had come so far.
+
+    It cleans up after itself; after one that was killed, the next on its way to `output` does.
+    """
     assert status != 2
+    if output is not None:
+        if status == -signal.SIGKILL:
+            sweep(output)
+        assert leftovers(output.parent) == []
     if status == 1 and "hubedit" in said:  # else Python itself had not started yet
         assert [line for line in said.splitlines() if line.startswith("hubedit: ")]
 
@@ -44,9 +54,8 @@ def test_an_interrupted_apply_and_push_leaves_nothing_that_looks_finished(
     done = []
 
     def check(number, status, said):
-        quiet(status, said)
         output = work / f"out{number}"
-        assert leftovers(work) == []
+        quiet(status, said, output)
         if output.exists():
             assert verify(edits_of(str(output), Hub)).problems == []
         repo = f"me/target{number}"
@@ -82,8 +91,7 @@ def test_an_interrupted_materialize_leaves_nothing_that_looks_finished(
     duration = ready.run(["materialize", "edit", "-o", "third"])
 
     def check(number, status, said):
-        quiet(status, said)
-        assert leftovers(work) == []
+        quiet(status, said, work / f"m{number}")
         if (work / f"m{number}").exists():
             assert verify(edits_of(str(work / f"m{number}"), Hub), deep=True).problems == []
 
@@ -134,8 +142,7 @@ def test_an_interrupted_revert_leaves_nothing_that_looks_finished(
     duration = ready.run(["revert", "two", "-o", "third"])
 
     def check(number, status, said):
-        quiet(status, said)
-        assert leftovers(work) == []
+        quiet(status, said, work / f"r{number}")
         if (work / f"r{number}").exists():
             edition = edits_of(str(work / f"r{number}"), Hub)
             assert verify(edition).problems == []

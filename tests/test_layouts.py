@@ -142,3 +142,8 @@ def test_a_layout_that_names_a_missing_module_is_refused():
     model = tiny.build("llama")
     with pytest.raises(UnsupportedModelError, match=r"'transformer\.wte'"):
         layout_for("gpt2").fitted(dict(model.named_modules()), "lm_head", model.config)
+
+
+def test_a_model_without_a_type_is_told_what_is_missing():
+    with pytest.raises(UnsupportedModelError, match="names no model_type"):
+        layout_for(None)

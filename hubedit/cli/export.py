@@ -9,6 +9,7 @@ import click
 
 from hubedit.cli.options import (
     base_option,
+    dry_run_option,
     hub_opener,
     json_option,
     local_option,
@@ -38,15 +39,22 @@ from hubedit.cli.options import (
 )
 @base_option
 @local_option
+@dry_run_option
 @json_option
 def command(
-    edit: str, output: Path, kind: str, base: str | None, local: bool, as_json: bool
+    edit: str,
+    output: Path,
+    kind: str,
+    base: str | None,
+    local: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Write all edits of the stack as one adapter, and say how exact a merge of it is."""
     from hubedit.editions import edits_of
     from hubedit.exporting import export_peft
 
-    done = export_peft(edits_of(edit, hub_opener(local), base), output)
+    done = export_peft(edits_of(edit, hub_opener(local), base), output, dry_run=dry_run)
     if as_json:
         print_json(
             {
@@ -59,7 +67,8 @@ def command(
             }
         )
         return
-    click.echo(f"{size(done.nbytes)} written to {output}")
+    verb = "would be written" if dry_run else "written"
+    click.echo(f"{size(done.nbytes)} {verb} to {output}")
     for item in done.tensors:
         click.echo(f"  {item.name}  rank {item.rank}  {item.differ:,} of {item.total:,} differ")
     click.echo(

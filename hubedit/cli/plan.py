@@ -38,10 +38,12 @@ def command(
 
 
 def _lines(found: Plan) -> list[tuple[str, str]]:
+    from hubedit.errors import counted
+
     height = f", edit {found.height} of its stack" if found.height > 1 else ""
     lines = [
         ("base", f"{found.base} ({found.model_type}, {found.elements_total:,} elements){height}"),
-        ("method", f"{found.method}, {found.rows} row(s)"),
+        ("method", f"{found.method}, {counted(found.rows, 'row')}"),
     ]
     if found.tensors is None:
         lines.append(("changes", f"up to all {found.tensors_total} tensors"))

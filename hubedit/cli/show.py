@@ -15,6 +15,7 @@ def command(edit: str, local: bool, as_json: bool) -> None:
     """Show the stack of edits and the newest one in detail; reads no weights."""
     from hubedit.diff import print_edit
     from hubedit.editions import edits_of
+    from hubedit.errors import counted
     from hubedit.probes import from_jsonl
 
     edition = edits_of(edit, hub_opener(local))
@@ -30,7 +31,7 @@ def command(edit: str, local: bool, as_json: bool) -> None:
 
     console = Console(markup=False, highlight=False)
     stack = edition.stack
-    console.print(f"{edition.place.title}: {stack.height} edit(s) of {stack.base.title}")
+    console.print(f"{edition.place.title}: {counted(stack.height, 'edit')} of {stack.base.title}")
     for number, entry in enumerate(stack.edits, start=1):
         console.print(f"  {number}  {entry.name}  {entry.summary}", soft_wrap=True)
     if not stack.edits:
