@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hubedit.hookspecs import Endpoint, hookimpl
     from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
     from hubedit.plugins import endpoint
+    from hubedit.reading import Reading
     from hubedit.rows import (
         FactEdit,
         ForgetConcept,
@@ -52,6 +53,7 @@ _HOMES = {
     "hookspecs": ("Endpoint", "hookimpl"),
     "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
     "plugins": ("endpoint",),
+    "reading": ("Reading",),
     "rows": (
         "FactEdit",
         "ForgetConcept",
@@ -86,6 +88,7 @@ __all__ = [
     "Method",
     "MethodError",
     "ProbePrompt",
+    "Reading",
     "Replace",
     "RequestError",
     "Row",

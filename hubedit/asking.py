@@ -62,11 +62,36 @@ class Asking(Reader):
         Raises:
             RequestError: there are no texts, or one has no tokens or too many.
         """
-        import torch
-
         rows = [self.tokens(text)[0] for text in texts]
         if not rows:
             raise RequestError("a batch needs at least one text")
+        ids, mask = self._padded(rows)
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def inputs(self, readings: Sequence[Reading]) -> dict[str, Any]:
+        """What `model` is called with to read these together, padded on the right.
+
+        `input_ids` and `attention_mask`, int64 [n, length], and for a seq2seq model
+        `decoder_input_ids`, int64 [n, written]; no cache is kept. The logits that matter are those
+        at each reading's `places`.
+
+        Raises:
+            RequestError: there are no readings.
+        """
+        if not readings:
+            raise RequestError("a batch needs at least one text")
+        ids, mask = self._padded([reading.ids for reading in readings])
+        found: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if self.layout.architecture == "seq2seq":
+            found["decoder_input_ids"] = self._padded([reading.written for reading in readings])[0]
+        if self.layout.architecture != "masked":
+            found["use_cache"] = False
+        return found
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of ids padded on the right, and the mask of what is real: int64 [n, longest]."""
+        import torch
+
         length = max(len(row) for row in rows)
         padding = self.tokenizer.pad_token_id
         if padding is None:
@@ -76,7 +101,7 @@ class Asking(Reader):
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = 1
-        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        return ids.to(self.device), mask.to(self.device)
 
     def trace(self, module: str, **how: Any) -> AbstractContextManager[Trace]:
         """Read or replace one module's input or output; see `hubedit.tracing.trace`."""

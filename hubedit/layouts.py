@@ -24,9 +24,10 @@ class Layout:
 
     `conv1d` says that `mlp_out` stores its weight as [in, out] (transformers' Conv1D) and not as
     [out, in] (Linear). `first_token_sink` says that the first position carries a degenerate
-    activation that must be kept out of statistics. `reserved_positions` counts the position
-    embeddings that no text can use. `edit_layers` maps a number of blocks to the layer that
-    publications edit at that depth.
+    activation that must be kept out of statistics. `post_norm` says that a block normalises what
+    its parts have added up, so that its output is no sum of theirs. `reserved_positions` counts the
+    position embeddings that no text can use. `edit_layers` maps a number of blocks to the layer
+    that publications edit at that depth.
 
     A model of encoder and decoder has two stacks: this layout is its decoder's, which writes the
     answer, and `encoder` the layout of the encoder, which reads the prompt.
@@ -44,10 +45,16 @@ class Layout:
     parts: Mapping[str, Part] = field(default_factory=dict)
     conv1d: bool = False
     first_token_sink: bool = True
+    post_norm: bool = False
     reserved_positions: int = 0
     depth_key: str = "num_hidden_layers"
     edit_layers: Mapping[int, int] = field(default_factory=dict)
     encoder: Layout | None = None
+
+    @property
+    def reader(self) -> Layout:
+        """The stack that reads the prompt: the encoder where there is one, else this."""
+        return self.encoder or self
 
     def depth(self, config: Any) -> int:
         """Number of blocks, from the model's config."""
@@ -166,6 +173,7 @@ def _bert_like(model_type: str, head: str, bias: str, **more: Any) -> Layout:
         embeddings=f"{model_type}.embeddings.word_embeddings",
         final_norm=None,
         head=head,
+        post_norm=True,
         parts={block + ".attention": "attention", block + ".intermediate": "mlp", bias: "head"},
         **more,
     )
@@ -209,6 +217,7 @@ def _bart_stack(stack: str, **more: Any) -> Layout:
             block + ".fc1": "mlp",
         },
         depth_key=f"{stack}_layers",
+        post_norm=True,
         **more,
     )
 
@@ -273,6 +282,7 @@ _TABLE = (
         embeddings="distilbert.embeddings.word_embeddings",
         final_norm=None,
         head="vocab_projector",
+        post_norm=True,
     ),
     _t5_stack(
         "decoder",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from hubedit.layouts import Layout
+    from hubedit.reading import Reading
     from hubedit.updates import Update
 
 Kind = Literal["edit", "unlearn"]
@@ -194,6 +195,34 @@ class EditableModel(Protocol):
 
     def batch(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
         """Tokenise texts, padded on the right: `input_ids`, `attention_mask`, int64 [n, length]."""
+
+    def scored(
+        self, prompt: str, answer: str, subject: tuple[int, int] | None = None
+    ) -> tuple[Reading, list[int]]:
+        """What to read to score an answer, and the answer's tokens, one for each of its places.
+
+        Causal: prompt and answer are one text. Masked: the answer stands where the prompt's masks
+        do, else at its end, one mask for each of its tokens. Seq2seq: the encoder reads the prompt
+        and the decoder has written the answer but for its last token.
+
+        Args:
+            answer: as it continues the prompt, with its space.
+            subject: characters [start, end) of the prompt; the reading says where the last of its
+                tokens stands.
+
+        Raises:
+            RequestError: the answer has no tokens, or does not fit the prompt's masks; no token
+                meets the subject, or the model cannot read so many.
+        """
+
+    def next_reading(self, text: str, subject: tuple[int, int] | None = None) -> Reading:
+        """What to read for the first token that the model would answer to a text; see `scored`."""
+
+    def inputs(self, readings: Sequence[Reading]) -> dict[str, Any]:
+        """What `model` is called with to read these together, padded on the right, without cache.
+
+        Its logits matter at each reading's `places`.
+        """
 
     def trace(self, module: str, **how: Any) -> AbstractContextManager[Any]:
         """Read or replace one module's input or output; see `hubedit.tracing.trace`."""

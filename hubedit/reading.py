@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubedit.errors import RequestError, UnsupportedModelError
@@ -25,12 +25,14 @@ MASKS = ("[MASK]", "<mask>")
 class Reading:
     """One forward pass: what the model (or its encoder) reads, and where its logits matter.
 
-    `written` is what the decoder of a seq2seq model has written so far.
+    `written` is what the decoder of a seq2seq model has written so far; `places` then count its
+    tokens. `subject` is the index among `ids` of the subject's last token, if one was named.
     """
 
     ids: Sequence[int]
     places: Sequence[int]
     written: Sequence[int] = ()
+    subject: int | None = None
 
 
 def alike(readings: Sequence[Reading]) -> Iterator[list[int]]:
@@ -58,6 +60,35 @@ def place_of(prompt: str, mask: str) -> tuple[str, str, int]:
         raise RequestError(f"{prompt!r} has masks in {len(found)} places; leave one place open")
     run = found[0]
     return prompt[: run.start()], prompt[run.end() :], len(re.findall(one, run.group()))
+
+
+def last_met(text: str, offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> int:
+    """Index of the last token that meets the characters [start, end) of a text.
+
+    Raises:
+        RequestError: the span lies outside the text, or no token meets it.
+    """
+    start, end = span
+    if not 0 <= start < end <= len(text):
+        raise RequestError(f"characters {start} to {end} are not within {text!r}")
+    met = [
+        index
+        for index, (first, last) in enumerate(offsets)
+        if first < last and first < end and last > start
+    ]
+    if not met:
+        raise RequestError(f"no token of {text!r} covers {text[start:end]!r}; reword the prompt")
+    return met[-1]
+
+
+def _without_masks(
+    span: tuple[int, int] | None, prompt: str, left: str, right: str
+) -> tuple[int, int] | None:
+    """Characters of a prompt as they count once its masks between left and right are gone."""
+    if span is None or span[0] < len(left):
+        return span
+    gone = len(prompt) - len(left) - len(right)
+    return span[0] - gone, span[1] - gone
 
 
 class Reader:
@@ -123,80 +154,111 @@ class Reader:
         Raises:
             RequestError: the span lies outside the text, or no token meets it.
         """
-        start, end = span
-        if not 0 <= start < end <= len(text):
-            raise RequestError(f"characters {start} to {end} are not within {text!r}")
-        _, offsets = self.tokens(text)
-        met = [
-            index
-            for index, (first, last) in enumerate(offsets)
-            if first < last and first < end and last > start
-        ]
-        if not met:
-            raise RequestError(
-                f"no token of {text!r} covers {text[start:end]!r}; reword the prompt"
-            )
-        return met[-1]
+        return last_met(text, self.tokens(text)[1], span)
 
-    def next_reading(self, text: str) -> Reading:
-        """What to read for the first token of the answer."""
+    def next_reading(self, text: str, subject: tuple[int, int] | None = None) -> Reading:
+        """What to read for the first token of the answer.
+
+        Args:
+            subject: characters [start, end) of the text that name the subject.
+        """
         if self.layout.architecture == "masked":
             left, right, width = place_of(text, self.mask())
-            opened = self.opened(left, right, max(width, 1))
-            return Reading(opened.ids, opened.places[:1])
-        ids = self.tokens(text)[0]
+            subject = _without_masks(subject, text, left, right)
+            opened = self.opened(left, right, max(width, 1), subject)
+            return replace(opened, places=opened.places[:1])
+        ids, offsets = self.tokens(text)
+        at = None if subject is None else last_met(text, offsets, subject)
         if self.layout.architecture == "causal":
-            return Reading(ids, [len(ids) - 1])
+            return Reading(ids, [len(ids) - 1], subject=at)
         opening = self.opening()
-        return Reading(ids, [len(opening) - 1], opening)
+        return Reading(ids, [len(opening) - 1], opening, at)
 
-    def scored(self, prompt: str, answer: str) -> tuple[Reading, list[int]]:
-        """What to read to score an answer, and the answer's tokens."""
-        target: list[int]
+    def scored(
+        self, prompt: str, answer: str, subject: tuple[int, int] | None = None
+    ) -> tuple[Reading, list[int]]:
+        """What to read to score an answer, and the answer's tokens, one for each place.
+
+        Args:
+            answer: as it continues the prompt, with its space.
+            subject: characters [start, end) of the prompt that name the subject.
+
+        Raises:
+            RequestError: the answer has no tokens, or does not fit the prompt's masks; no token
+                meets the subject, or the model cannot read so many.
+        """
         if self.layout.architecture == "causal":
-            ids, offsets = self.tokens(prompt + answer)
-            own = [index for index, (_, end) in enumerate(offsets) if end > len(prompt)]
-            if not own or own[0] == 0:
-                missing = "prompt" if own else "continuation"
-                raise RequestError(
-                    f"the {missing} of {prompt!r} + {answer!r} has no tokens of its own"
-                )
-            target = ids[own[0] : own[-1] + 1]
-            return Reading(ids[: own[-1]], range(own[0] - 1, own[-1])), target
-        if self.layout.architecture == "seq2seq":
-            opening, target = self._answer(answer.strip())
-            reading = Reading(
-                self.tokens(prompt)[0],
-                range(len(opening) - 1, len(opening) + len(target) - 1),
-                [*opening, *target[:-1]],
-            )
-        else:
-            left, right, width = place_of(prompt, self.mask())
-            answer = answer.strip() if width else answer
-            ids, offsets = self.tokens(left + answer + right)
-            # The space before an answer is part of it, and may be a token of its own.
-            first, last = len(left.rstrip()), len(left) + len(answer)
-            target = [
-                ids[index]
-                for index in self._own(ids, offsets)
-                if (offsets[index][1] > first or not first) and offsets[index][0] < last
-            ]
-            if width > 1 and len(target) != width:
-                raise RequestError(
-                    f"{answer!r} is {len(target)} tokens and {prompt!r} has {width} masks; one "
-                    "mask is widened to as many as an answer needs"
-                )
-            reading = self.opened(left, right, len(target))
+            return self._following(prompt, answer, subject)
+        if self.layout.architecture == "masked":
+            return self._filling(prompt, answer, subject)
+        ids, offsets = self.tokens(prompt)
+        at = None if subject is None else last_met(prompt, offsets, subject)
+        opening, target = self._answer(answer.strip())
         if not target:
             raise RequestError(f"the continuation of {prompt!r} + {answer!r} has no tokens")
-        return reading, target
+        places = range(len(opening) - 1, len(opening) + len(target) - 1)
+        return Reading(ids, places, [*opening, *target[:-1]], at), target
 
-    def opened(self, left: str, right: str, masks: int) -> Reading:
-        """A text with a place of some masks between what stands left and right of it."""
+    def _following(
+        self, prompt: str, answer: str, subject: tuple[int, int] | None
+    ) -> tuple[Reading, list[int]]:
+        text = prompt + answer
+        ids, offsets = self.tokens(text)
+        own = [index for index, (_, end) in enumerate(offsets) if end > len(prompt)]
+        if not own or own[0] == 0:
+            missing = "prompt" if own else "continuation"
+            raise RequestError(f"the {missing} of {prompt!r} + {answer!r} has no tokens of its own")
+        at = None if subject is None else last_met(text, offsets, subject)
+        target = ids[own[0] : own[-1] + 1]
+        return Reading(ids[: own[-1]], range(own[0] - 1, own[-1]), subject=at), target
+
+    def _filling(
+        self, prompt: str, answer: str, subject: tuple[int, int] | None
+    ) -> tuple[Reading, list[int]]:
+        left, right, width = place_of(prompt, self.mask())
+        answer = answer.strip() if width else answer
+        ids, offsets = self.tokens(left + answer + right)
+        # The space before an answer is part of it, and may be a token of its own.
+        first, last = len(left.rstrip()), len(left) + len(answer)
+        target = [
+            ids[index]
+            for index in self._own(ids, offsets)
+            if (offsets[index][1] > first or not first) and offsets[index][0] < last
+        ]
+        if width > 1 and len(target) != width:
+            raise RequestError(
+                f"{answer!r} is {len(target)} tokens and {prompt!r} has {width} masks; one "
+                "mask is widened to as many as an answer needs"
+            )
+        if not target:
+            raise RequestError(f"the continuation of {prompt!r} + {answer!r} has no tokens")
+        subject = _without_masks(subject, prompt, left, right)
+        return self.opened(left, right, len(target), subject), target
+
+    def opened(
+        self, left: str, right: str, masks: int, subject: tuple[int, int] | None = None
+    ) -> Reading:
+        """A text with a place of some masks between what stands left and right of it.
+
+        Args:
+            subject: characters [start, end) of `left + right` that name the subject.
+        """
         mask = self.mask()
-        ids = self.tokens(left.rstrip() + mask * masks + right)[0]
+        place = left.rstrip() + mask * masks
+        text = place + right
+        ids, offsets = self.tokens(text)
+        at = None
+        if subject is not None:
+            start, end = subject
+            moved = len(place) - len(left)
+            if start >= len(left):
+                start, end = start + moved, end + moved
+            elif end <= len(left):
+                end = min(end, len(left.rstrip()))
+            at = last_met(text, offsets, (start, end))
         mask_id = self.tokenizer.convert_tokens_to_ids(mask)
-        return Reading(ids, [index for index, token in enumerate(ids) if token == mask_id])
+        places = [index for index, token in enumerate(ids) if token == mask_id]
+        return Reading(ids, places, subject=at)
 
     def mask(self) -> str:
         """How the tokenizer writes the mask token.
