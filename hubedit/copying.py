@@ -41,6 +41,7 @@ def materialize(
     progress: Callable[[str, int, int], None] | None = None,
     hashed: bool = False,
     workers: int | None = None,
+    in_place: bool = False,
 ) -> dict[str, str]:
     """Copy a model's directory with some tensors changed; headers and order of bytes stay.
 
@@ -62,6 +63,7 @@ def materialize(
         progress: called with a file's name, bytes done and bytes in all, after each file.
         hashed: also return the SHA-256 (hex) of each copied file that is other than the source's.
         workers: how many files are copied at a time; by default one for each core.
+        in_place: write to the target itself, which its owner finishes or deletes.
 
     Raises:
         OutputError: the target holds something, or cannot be written.
@@ -97,7 +99,7 @@ def materialize(
     sizes = {name: (source / name).stat().st_size for name in copied}
     one_tensor, gate = threading.Lock(), threading.Condition()
     stopped, writing = threading.Event(), set[str]()
-    with _finished(target) as work:
+    with _finished(target, in_place=in_place) as work:
         for name, content in texts.items():
             written = _inside(work, name)
             written.parent.mkdir(parents=True, exist_ok=True)
@@ -178,11 +180,15 @@ def _inside(directory: Path, name: str) -> Path:
 
 
 @contextmanager
-def _finished(target: Path) -> Iterator[Path]:
+def _finished(target: Path, *, in_place: bool) -> Iterator[Path]:
     """Give a working directory that becomes the target by one rename, or vanishes."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} already exists and is not an empty directory; give another")
     try:
+        if in_place:
+            target.mkdir(exist_ok=True)
+            yield target
+            return
         with finished(target) as work:
             yield work
     except OSError as error:

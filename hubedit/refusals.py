@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +47,8 @@ def worded(what: str, url: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled as error:
         raise HubError(f"{what}: HF_HUB_OFFLINE is set; unset it to talk to {url}") from error
     except (httpx2.TransportError, ConnectionError) as error:
-        no_place = "" if os.path.exists(what) else ", and no directory here has that name"
+        named = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", what.partition("@")[0])
+        no_place = ", and no directory here has that name" if named else ""
         raise HubError(
             f"{what}: {url} cannot be reached ({_first_line(error)}){no_place}"
         ) from error

@@ -156,7 +156,7 @@ def write_weights(
     link: bool = False,
     hashed: bool = False,
 ) -> dict[str, str]:
-    """Write a base's model files into a directory, some tensors and small files replaced.
+    """Write a base's model files into an empty directory, some tensors and small files replaced.
 
     If `hashed`, returns the SHA-256 (hex) of those copied files that are other than the base's.
     """
@@ -171,6 +171,7 @@ def write_weights(
         dropped=presence.dropped,
         link=link,
         hashed=hashed,
+        in_place=True,
     )
 
 
