@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +33,51 @@ def canonical_json(value: Any) -> bytes:
     return text.encode("utf-8")
 
 
+KEY = "key.json"
+ABOUT = "about.json"
+"""What people call that which an artifact was made of; no part of its address."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One directory of the store: its address, its key, and whether it is finished."""
+
+    address: str
+    path: Path
+    key: Mapping[str, Any]
+    finished: bool
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What a small JSON file of it says; empty if there is none."""
+        try:
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+
+
 class ArtifactStore:
     """Finished directories by the SHA-256 of the key that says what is in them.
 
     An unfinished build lives beside the finished ones and is taken up again by the next run; it
     becomes visible by one rename.
+
+    Args:
+        root: the directory; by default `artifacts` below `cache_home()`.
+        elsewhere: is asked for what is not here before it is built: given an address and an empty
+            directory, it puts the checked files there and says whether it had them.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(
+        self, root: Path | None = None, elsewhere: Callable[[str, Path], bool] | None = None
+    ) -> None:
         self.root = root or cache_home() / "artifacts"
+        self.elsewhere = elsewhere
 
     @staticmethod
     def address(key: Mapping[str, Any]) -> str:
@@ -48,7 +87,7 @@ class ArtifactStore:
     def get(self, key: Mapping[str, Any]) -> Path | None:
         """Return the finished directory stored under `key`, or None."""
         path = self.root / self.address(key)
-        return path if (path / "key.json").is_file() else None
+        return path if (path / KEY).is_file() else None
 
     def make(self, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         """Return the directory stored under `key`, building it first if it is not there."""
@@ -62,10 +101,43 @@ class ArtifactStore:
             done = self.get(key)
             if done is not None:
                 return done
+            if self.elsewhere is not None and self._fetched(address, self.elsewhere):
+                shutil.rmtree(work, ignore_errors=True)
+                return self.root / address
             work.mkdir(parents=True, exist_ok=True)
+            (work / KEY).write_bytes(json.dumps(dict(key), sort_keys=True, indent=1).encode())
             build(work)
-            (work / "key.json").write_bytes(
-                json.dumps(dict(key), sort_keys=True, indent=1).encode()
-            )
             os.replace(work, self.root / address)
         return self.root / address
+
+    def _fetched(self, address: str, elsewhere: Callable[[str, Path], bool]) -> bool:
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".fetching-") as scratch:
+            fetched = Path(scratch, "files")
+            fetched.mkdir()
+            if not elsewhere(address, fetched):
+                return False
+            os.replace(fetched, self.root / address)
+        return True
+
+    def take(self, address: str, fetch: Callable[[str, Path], bool]) -> bool:
+        """Put checked files under their address; False if they are there, or not to be had.
+
+        Args:
+            address: of the artifact.
+            fetch: as `elsewhere`.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f"{address}.lock"):
+            here = (self.root / address / KEY).is_file()
+            return not here and self._fetched(address, fetch)
+
+    def held(self, kind: str) -> Iterator[Held]:
+        """What the store holds of one kind, finished or begun, by address."""
+        for path in sorted(self.root.glob(f"*/{KEY}")):
+            address, _, unfinished = path.parent.name.partition(".")
+            try:
+                key = json.loads(path.read_bytes())
+            except ValueError:
+                continue
+            if isinstance(key, dict) and key.get("kind") == kind:
+                yield Held(address, path.parent, key, not unfinished)

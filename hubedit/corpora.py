@@ -12,27 +12,31 @@ from hubedit.editions import Edition
 from hubedit.errors import RecipeError
 from hubedit.hub import Hub
 from hubedit.method import Corpus
-from hubedit.recipe import Recipe
 from hubedit.requests import without_none
 
 CORPUS_FILE = "corpus.txt"
 DATASET = "hf://datasets/"
 
 
-def read_corpus(recipe: Recipe, start: Edition, hub: Callable[[], Hub]) -> Corpus | None:
-    """The texts for statistics: what the recipe names, else what the model's repository ships.
+def read_corpus(named: str | None, start: Edition, hub: Callable[[], Hub]) -> Corpus | None:
+    """The texts for statistics: what is named, else what the model's repository ships.
+
+    Args:
+        named: a file, or `hf://datasets/…`; None for the repository's own.
+        start: the model.
+        hub: opens the Hub when a dataset is read.
 
     Raises:
-        RecipeError: the recipe names texts that are not there.
+        RecipeError: texts are named that are not there.
     """
-    if recipe.corpus is None:
+    if named is None:
         if CORPUS_FILE not in start.base.files():
             return None
         content = start.base.read(CORPUS_FILE)
         return _corpus(content, f"{CORPUS_FILE} of {start.stack.base.title}")
-    if recipe.corpus.startswith(DATASET):
-        return _dataset(recipe.corpus, hub())
-    path = corpus_path(recipe.corpus)
+    if named.startswith(DATASET):
+        return _dataset(named, hub())
+    path = corpus_path(named)
     return _corpus(path.read_bytes(), path.name)
 
 

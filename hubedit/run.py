@@ -18,6 +18,7 @@ from hubedit import (
     revisions,
     targets,
 )
+from hubedit.artifacts import ArtifactStore
 from hubedit.context import Run, Silent, Talk
 from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.delta import TextFile, encode
@@ -38,6 +39,7 @@ from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
 from hubedit.requests import read_records, rows_of
 from hubedit.rows import Row, refuse_overlap
+from hubedit.shelf import lookup
 from hubedit.targets import Target
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def prepare(
     weights = weights or (target is not None and target.weights) or start.stack.weights
     disclosed = (recipe.disclose or ("none" if method.kind == "unlearn" else "full")) == "full"
     key = None if disclosed else disclosure.edit_key(start.stack.result, rows)
-    corpus = read_corpus(recipe, start, hub)
+    corpus = read_corpus(recipe.corpus, start, hub)
     return Job(recipe, method, plugin, config, rows, start, target, weights, corpus, key)
 
 
@@ -342,7 +344,8 @@ def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
     import torch
 
     generator = torch.Generator().manual_seed(job.recipe.seed)
-    run = Run(generator, job.recipe.seed, job.corpus, force, talk)
+    store = ArtifactStore(elsewhere=lookup(job.start.hub))
+    run = Run(generator, job.recipe.seed, job.corpus, force, talk, store)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
         try:

@@ -31,6 +31,7 @@ VERBS = {
     "revert": "Take an edit back, with the proof that the bits are those from before.",
     "push": "Push an edit that `apply` wrote, as a pull request.",
     "show": "Show what an edit changed and where it came from.",
+    "stats": "Compute, list and share second moments, which edits are made with.",
     "verify": "Check every digest, and rebuild what was changed.",
 }
 EPILOG = "Example: hubedit apply --push   (reads hubedit.yaml)"
