@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hubedit.artifacts import ArtifactStore, canonical_json
 from hubedit.errors import PluginError
+from hubedit.maps import map_record
+from hubedit.matrices import MapRecord
 from hubedit.method import Artifacts, Corpus, ProgressBar
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Run:
     artifacts: Artifacts = field(default_factory=ArtifactStore)
     recorded: dict[str, Any] = field(default_factory=dict)
     overruled: list[str] = field(default_factory=list)
+    figures: list[MapRecord] = field(default_factory=list)
 
     def progress(self, label: str, total: int | None = None) -> AbstractContextManager[ProgressBar]:
         """Show a progress bar on a terminal; silent elsewhere."""
@@ -69,6 +72,20 @@ class Run:
         except (TypeError, ValueError) as error:
             raise PluginError(f"the method recorded {key!r}, which is not JSON: {error}") from error
         self.recorded[key] = value
+
+    def figure(
+        self,
+        name: str,
+        values: Sequence[Sequence[float]],
+        *,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        caption: str,
+    ) -> None:
+        """Show a small matrix on the review page."""
+        if any(known.name == name for known in self.figures):
+            raise PluginError(f"the method shows two figures named {name!r}; give each its own")
+        self.figures.append(map_record(name, values, rows, columns, caption))
 
     def overridden(self, reason: str) -> None:
         """Record that a guard was overruled."""

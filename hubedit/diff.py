@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hubedit import words
 from hubedit.heatmap import heat_grid, heat_text, write_heatmap
 from hubedit.manifest import Manifest, TranscriptRecord
+from hubedit.maps import map_path, map_text
 from hubedit.markdown import changed, figure, nbytes, percent, render, shorten, visible
+from hubedit.matrices import MapRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +74,10 @@ def render_diff(
         heat=heat_text(heat_grid(manifest, layers)),
         assurance=words.ASSURANCE[manifest.method.assurance],
         unlearned=words.UNLEARNED,
+        figures=[
+            {"caption": one.caption, "path": map_path(one), "text": map_text(one)}
+            for one in _figures(manifest)
+        ],
         recorded=manifest.record if manifest.request.disclosed else {},
         environment=sorted(manifest.environment.model_dump().items()),
         digests=digest_lines(manifest),
@@ -118,9 +124,17 @@ def print_edit(
         console.print(_probe_view(group))
     console.print(_tensor_view(manifest))
     say(heat_text(heat_grid(manifest, layers)))
+    for one in _figures(manifest):
+        say(visible(one.caption))
+        say(visible(map_text(one), keep="\n"))
     say("Not tested: " + visible("; ".join(manifest.not_tested) or "nothing is named"), "yellow")
     for label, digest, meaning in digest_lines(manifest):
         say(f"{label:<8} {visible(digest)}  {visible(meaning)}", "dim")
+
+
+def _figures(manifest: Manifest) -> Sequence[MapRecord]:
+    """What the method shows; nothing of an undisclosed request."""
+    return manifest.figures if manifest.request.disclosed else ()
 
 
 def _groups(probes: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hubedit.errors import ManifestError
 from hubedit.headers import canonical_json, strict_json
+from hubedit.matrices import MapRecord
 from hubedit.rows import first_problem
 
 FORMAT = 1
@@ -223,6 +224,7 @@ class Manifest(Record):
     delta: DeltaRecord
     scores: tuple[ScoreRecord, ...] = ()
     transcripts: tuple[TranscriptRecord, ...] = ()
+    figures: tuple[MapRecord, ...] = ()
     not_tested: tuple[str, ...] = ()
     replayed: ReplayRecord | None = None
 

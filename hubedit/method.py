@@ -114,6 +114,31 @@ class RunContext(Protocol):
     def record(self, key: str, value: Any) -> None:
         """Put a JSON value into the manifest: what the method computed and a reviewer may ask."""
 
+    def figure(
+        self,
+        name: str,
+        values: Sequence[Sequence[float]],
+        *,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        caption: str,
+    ) -> None:
+        """Show a small matrix on the review page, as text and as a picture, if that is disclosed.
+
+        The numbers are rounded to three digits and kept in the manifest; the host draws them. The
+        figures of a request that is not disclosed are published nowhere.
+
+        Args:
+            name: lower case, digits and hyphens; the picture is `figures/NAME.png`.
+            values: [rows, columns], finite, at most 64 by 64.
+            rows: a label for each row, from the top.
+            columns: a label for each column, from the left.
+            caption: what the numbers are, in a sentence.
+
+        Raises:
+            PluginError: it is no such matrix, or there is a figure of that name.
+        """
+
     def overridden(self, reason: str) -> None:
         """Record that a guard was overruled by `--force`; the card says so."""
 

@@ -22,6 +22,7 @@ from hubedit.manifest import (
     touched_tensors,
     written_files,
 )
+from hubedit.maps import drawn as pictures
 from hubedit.plugins import PluginInfo, method_record
 from hubedit.probes import Probe, to_jsonl
 
@@ -65,6 +66,7 @@ def manifest(
         environment=environment(recipe),
         record=run.recorded,
         overruled=tuple(run.overruled),
+        figures=tuple(run.figures),
         tensors=_tensors(encoded, model),
         files=tuple(
             FileChange(path=file.path, before=file.before, after=file.after)
@@ -139,6 +141,7 @@ def folder(manifest: Manifest, probes: Sequence[Probe], delta: Delta) -> dict[st
     written = {f"files/{path}": file.content for path, file in delta.files.items()}
     return {
         **written,
+        **pictures(manifest),
         "delta.safetensors": delta.to_bytes(),
         "probes.jsonl": to_jsonl(probes).encode(),
         "DIFF.md": page.encode(),

@@ -212,7 +212,11 @@ def apply(
         found = disclosure.redacted(found)
         hidden = ("a guard was overruled; its words could quote the request",)
         manifest = manifest.model_copy(
-            update={"transcripts": (), "overruled": hidden * len(manifest.overruled)}
+            update={
+                "transcripts": (),
+                "figures": (),
+                "overruled": hidden * len(manifest.overruled),
+            }
         )
     output = output or Path(f"{_base_name(start)}-{manifest.edit}")
     files = recording.folder(manifest, found, encoded.delta)

@@ -160,6 +160,17 @@ class MethodContract:
         assert self.method.name in card
         assert self.method.summary()
 
+    def test_what_the_method_shows_is_on_the_review_page(
+        self, model_directory: Path, tmp_path: Path
+    ) -> None:
+        applied = self.edit(model_directory, tmp_path / "edit")
+        folder = applied.directory / "edits" / applied.manifest.edit
+        page = (folder / "DIFF.md").read_text(encoding="utf-8")
+        shown = {path.name: path.read_bytes() for path in folder.glob("figures/*")}
+        assert set(shown) == {f"{figure.name}.png" for figure in applied.manifest.figures}
+        assert all(picture.startswith(b"\x89PNG") for picture in shown.values())
+        assert [name for name in shown if f"](figures/{name})" not in page] == []
+
     def test_an_undisclosed_request_leaks_nothing(
         self, model_directory: Path, tmp_path: Path
     ) -> None:
@@ -175,6 +186,8 @@ class MethodContract:
             path.name: path.read_bytes() for path in applied.directory.rglob("*") if path.is_file()
         }
         refuse_leaks(files, job.rows)
+        assert applied.manifest.figures == ()
+        assert not list(applied.directory.glob("edits/*/figures"))
         model = models.load(model_directory)
         edition = editions.edits_of(str(applied.directory), _no_hub)
         after = edition.overlay()

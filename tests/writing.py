@@ -18,6 +18,13 @@ from hubedit.recipe import make_recipe
 
 TEMPLATE = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
 EMBEDDINGS = "transformer.wte.weight"
+FIGURE: dict[str, Any] = {
+    "name": "strength",
+    "values": [[0.0, 0.123456, 1.0], [0.5, 0.25, 0.0]],
+    "rows": ["layer 0", "layer 1"],
+    "columns": ["left", "middle", "right"],
+    "caption": "How strong each part is.",
+}
 
 
 class NoteConfig(hubedit.Config):
@@ -25,6 +32,7 @@ class NoteConfig(hubedit.Config):
     row: int | None = Field(None, description="A row of the embeddings to set to one.")
     add: dict[str, list[float]] = Field({}, description="Tensors to add, by name.")
     drop: list[str] = Field([], description="Names of tensors to drop.")
+    show: bool = Field(False, description="Whether to show a figure.")
 
 
 class Note(hubedit.Method[hubedit.FactEdit, NoteConfig]):
@@ -53,6 +61,8 @@ class Note(hubedit.Method[hubedit.FactEdit, NoteConfig]):
             model.add_tensor(name, np.array(values, np.float32))
         for name in config.drop:
             model.drop_tensor(name)
+        if config.show:
+            run.figure(**FIGURE)
 
 
 def noted(base: Path | str, output: Path, *, weights: bool = False, **more: Any) -> Path:
