@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,17 @@ class ArtifactStore:
                 continue
             if isinstance(key, dict) and key.get("kind") == kind:
                 yield Held(address, path.parent, key, not unfinished)
+
+    @contextmanager
+    def workspace(self, key: Mapping[str, Any]) -> Iterator[Path]:
+        """A directory for unfinished work under `key`; gone once the `with` ends well.
+
+        One run has it at a time. The directory is named by a hash, and the key is not written.
+        """
+        address = self.address(key)
+        work = self.root / f"{address}.work"
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f"{address}.lock"):
+            work.mkdir(exist_ok=True)
+            yield work
+            shutil.rmtree(work)

@@ -92,6 +92,13 @@ class Artifacts(Protocol):
         is what an earlier, killed run left, so that it can go on from it.
         """
 
+    def workspace(self, key: Mapping[str, Any]) -> AbstractContextManager[Path]:
+        """A directory for unfinished work under `key`, such as checkpoints of a training.
+
+        It is gone once the `with` ends well, and survives an interruption: what is found there is
+        what an earlier run left.
+        """
+
 
 class RunContext(Protocol):
     """What the host lends to a method for one run."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 import hubedit
+from hubedit_unlearn.choice import belongs
 from hubedit_unlearn.config import TrainingConfig
 
 Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
@@ -63,14 +64,24 @@ def chosen_layers(model: hubedit.EditableModel, config: TrainingConfig) -> set[i
 
 @contextmanager
 def in_place(model: hubedit.EditableModel, config: TrainingConfig) -> Iterator[Trained]:
-    """Train the chosen parameters themselves: matrices, biases and layer norms."""
+    """Train the chosen parameters themselves: matrices, biases and layer norms.
+
+    Raises:
+        ConfigError: see `chosen_layers`.
+        UnsupportedModelError: there are none.
+        MethodError: they are not in float32.
+    """
     layers, layout = chosen_layers(model, config), model.layout
     chosen = [
         parameter
         for name, parameter in model.model.named_parameters()
-        if (layout.layer_of(name) in layers and config.modules in ("all", layout.module_of(name)))
+        if (layout.layer_of(name) in layers and belongs(layout, name, config.modules))
         or (config.train_embeddings and layout.module_of(name) in ("embeddings", "head"))
     ]
+    if not chosen:
+        raise hubedit.UnsupportedModelError(
+            f"the chosen layers have no weights of modules={config.modules}; set modules=all"
+        )
     odd = {parameter.dtype for parameter in chosen} - {torch.float32}
     if odd:
         raise hubedit.MethodError(

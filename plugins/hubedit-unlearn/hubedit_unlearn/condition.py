@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+import hubedit
 from hubedit_unlearn.adaptation import Trained
 
 NARROW = (torch.bfloat16, torch.float16)
@@ -32,6 +37,43 @@ def as_found(model: torch.nn.Module) -> Iterator[None]:
             parameter.grad = gradient
         for module, was in modes:
             module.training = was
+
+
+@contextmanager
+def recomputing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
+    """Let blocks compute their activations again in the backward pass, if `wanted`.
+
+    transformers does so for modules in training mode alone: the blocks are put into it by
+    themselves, so that dropout within them stays off.
+
+    Raises:
+        UnsupportedModelError: the model's blocks cannot.
+    """
+    if not wanted:
+        yield
+        return
+    blocks = [item for item in model.modules() if isinstance(item, GradientCheckpointingLayer)]
+    if not blocks:
+        raise hubedit.UnsupportedModelError(
+            f"the blocks of {type(model).__name__} cannot compute their activations again; set "
+            "activation_checkpointing=false"
+        )
+    again = partial(checkpoint, use_reentrant=False)
+    settings = {"gradient_checkpointing": True, "_gradient_checkpointing_func": again}
+    kept = [
+        {name: vars(block)[name] for name in settings if name in vars(block)} for block in blocks
+    ]
+    for block in blocks:
+        vars(block).update(settings)
+        block.training = True
+    try:
+        yield
+    finally:
+        for block, before in zip(blocks, kept, strict=True):
+            for name in settings.keys() - before.keys():
+                del vars(block)[name]
+            vars(block).update(before)
+            block.training = False
 
 
 def stored_dtype(parameters: Iterable[torch.Tensor]) -> torch.dtype:

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 import hubedit
 from hubedit_unlearn.adaptation import Pairs, Trained, chosen_layers
+from hubedit_unlearn.choice import belongs
 from hubedit_unlearn.config import TrainingConfig
 
 
@@ -95,7 +96,7 @@ def linear_modules(model: hubedit.EditableModel, config: TrainingConfig) -> dict
         for name, module in model.model.named_modules()
         if isinstance(module, kind)
         and layout.layer_of(name + ".weight") in layers
-        and config.modules in ("all", layout.module_of(name + ".weight"))
+        and belongs(layout, name + ".weight", config.modules)
     }
     if not found:
         raise hubedit.UnsupportedModelError(

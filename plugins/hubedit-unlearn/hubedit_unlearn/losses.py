@@ -1,69 +1,98 @@
-"""The losses of the family, by the name of their method; needs torch."""
+"""The losses of batches that terms are made of, each a batch's share of a step's; needs torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-import hubedit
-from hubedit_unlearn.config import GradDiffConfig
-from hubedit_unlearn.texts import IGNORED, Example, batch_of, padding_of
+from hubedit_unlearn.scoring import Scored
+
+Before = Literal["sums", "logits", "states"]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The cross-entropies of a batch's labelled tokens, as its share of an optimiser step.
+class Term:
+    """A summand of a loss: `weight` times `loss` of a batch drawn from `stream`.
 
-    `nll` float32 [tokens] in nats, `row` int64 [tokens] the example each belongs to; `tokens` and
-    `rows` count those of the whole step, so that losses of batches add up to the step's loss.
+    `loss` is given a `Scored`, or with a `layer` an `Observed`, and returns the batch's share of
+    the step's loss. `before` says what is kept of the model before training: the summed
+    cross-entropy of each example, its logits, or with a `layer` its hidden states.
     """
 
-    nll: torch.Tensor
-    row: torch.Tensor
-    tokens: int
-    rows: int
+    stream: str
+    loss: Callable[[Any], torch.Tensor]
+    weight: float = 1.0
+    before: Before | None = None
+    layer: int | None = None
 
 
-Objective = Callable[[Scored, Scored], torch.Tensor]
-"""The loss to minimise, of a batch to forget and a batch to retain."""
+def descent(batch: Scored) -> torch.Tensor:
+    """Mean cross-entropy of the scored tokens."""
+    return batch.nll.sum() / batch.share.tokens
 
 
-def scored(
-    model: hubedit.EditableModel, examples: Sequence[Example], tokens: int, rows: int
-) -> Scored:
-    """Score every labelled token given those before it; `tokens` and `rows` as in `Scored`."""
-    if not examples:
-        empty = torch.zeros(0, device=model.device)
-        return Scored(empty, empty.long(), tokens, rows)
-    batch = batch_of(examples, padding_of(model), model.device)
-    logits = model.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits[
-        :, :-1
-    ]
-    labels = batch.labels[:, 1:]
-    at = labels != IGNORED
-    nll = torch.nn.functional.cross_entropy(logits[at].float(), labels[at], reduction="none")
-    return Scored(nll, at.nonzero()[:, 0], tokens, rows)
+def ascent(batch: Scored) -> torch.Tensor:
+    """Minus the mean cross-entropy of the scored tokens."""
+    return -descent(batch)
 
 
-def graddiff(config: GradDiffConfig) -> Objective:
-    """−CE(forget) + λ·CE(retain), each a mean over labelled tokens (Maini et al. 2024, section 4).
+def capped_ascent(cap: float | None) -> Callable[[Scored], torch.Tensor]:
+    """Ascent in which a token beyond `cap` nats is pushed no further."""
+    most = math.inf if cap is None else cap
+    return lambda batch: -batch.nll.clamp(max=most).sum() / batch.share.tokens
 
-    Deviation: the ascent on a token stops at `forget_cap` nats.
+
+def divergence(batch: Scored) -> torch.Tensor:
+    """KL(p₀ ‖ p), the mean over scored tokens; p₀ is the model before training.
+
+    Deviation: padding is left out, which published code counts in the mean.
+    """
+    assert batch.before is not None
+    old, new = batch.before.log_softmax(-1), batch.logits.log_softmax(-1)
+    return (old.exp() * (old - new)).sum() / batch.share.tokens
+
+
+def negative_preference(beta: float) -> Callable[[Scored], torch.Tensor]:
+    """−(2/β) log σ(β (NLL − NLL₀)), the mean over examples (Zhang et al. 2024, equation 3).
+
+    NLL is summed over an example's tokens. As β goes to 0 the gradient becomes that of ascent on
+    NLL; at the start the loss is (2/β) log 2.
     """
 
-    cap = math.inf if config.forget_cap is None else config.forget_cap
+    def loss(batch: Scored) -> torch.Tensor:
+        assert batch.before is not None
+        return _preference(beta, batch.sums - batch.before).sum() / batch.share.examples
 
-    def objective(forget: Scored, retain: Scored) -> torch.Tensor:
-        lost = forget.nll.clamp(max=cap).sum() / forget.tokens
-        held = retain.nll.sum() / retain.tokens
-        return config.retain_weight * held - lost
-
-    return objective
+    return loss
 
 
-LOSSES: Mapping[str, Callable[[Any], Objective]] = {"graddiff": graddiff}
-"""By the method's name: what makes the loss from the method's settings."""
+def simple_preference(beta: float, delta: float) -> Callable[[Scored], torch.Tensor]:
+    """−(2/β) log σ(β (NLL/T − δ)), the mean over examples of T tokens (Fan et al. 2024, eq. 6)."""
+
+    def loss(batch: Scored) -> torch.Tensor:
+        return _preference(beta, batch.sums / batch.lengths - delta).sum() / batch.share.examples
+
+    return loss
+
+
+def direct_preference(beta: float) -> Callable[[Scored], torch.Tensor]:
+    """−(2/β) log σ(β [log p/p₀ of the refusal − log p/p₀ of the answer]), the mean over pairs.
+
+    Examples come in pairs, the refusal first (Rafailov et al. 2023, equation 7, with the factor
+    2/β of Zhang et al. 2024); log-probabilities are summed over tokens.
+    """
+
+    def loss(batch: Scored) -> torch.Tensor:
+        assert batch.before is not None
+        lost = (batch.sums - batch.before).view(-1, 2)
+        return _preference(beta, lost[:, 1] - lost[:, 0]).sum() / (batch.share.examples / 2)
+
+    return loss
+
+
+def _preference(beta: float, margin: torch.Tensor) -> torch.Tensor:
+    return -(2 / beta) * torch.nn.functional.logsigmoid(beta * margin)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 import hubedit
-from hubedit_unlearn.config import TrainingConfig
 
 IGNORED = -100
 """The label of a token that is not scored."""
+
+Labels = Literal["answer", "text"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,13 @@ class Example:
         """Number of tokens that are scored."""
         return sum(label != IGNORED for label in self.labels[1:])
 
+    def without_first(self, count: int) -> Example:
+        """The example with the first `count` of its scored tokens not scored."""
+        scored = [at for at, label in enumerate(self.labels) if at and label != IGNORED]
+        dropped = set(scored[:count])
+        labels = [IGNORED if at in dropped else label for at, label in enumerate(self.labels)]
+        return Example(self.ids, tuple(labels))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -42,99 +51,82 @@ class Batch:
     labels: torch.Tensor
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A request as examples: what to forget, what to retain, and what retention is judged by.
-
-    `judged` are the answers of the retain rows that name some, else all retained tokens: the loss
-    of plain text can fall, as its names are learnt by heart, while the answers in it are lost.
-    """
-
-    forget: list[Example]
-    retain: list[Example]
-    judged: list[Example]
-
-
-def read_parts(
-    model: hubedit.EditableModel, rows: Sequence[hubedit.ForgetText], config: TrainingConfig
-) -> Parts:
-    """Read a request.
-
-    Raises:
-        MethodError: one part is missing or says nothing, or the parts share texts.
-    """
-    positions = getattr(model.model.config, "max_position_embeddings", None)
-    longest = min(config.max_tokens, positions or config.max_tokens)
-    forget, retain = ([row for row in rows if row.part == part] for part in ("forget", "retain"))
-    both = {row.text.strip() for row in forget} & {row.text.strip() for row in retain}
-    if both:
-        raise hubedit.MethodError(
-            f"the request both forgets and retains the same text, {len(both)} times; leave each "
-            "text in one part"
-        )
-    named = [row for row in retain if answer_span(row)]
-    parts = Parts(
-        examples_of(model, forget, config.labels, longest),
-        examples_of(model, retain, config.retain_labels, longest),
-        examples_of(model, named or retain, "answer", longest),
-    )
-    if not parts.forget:
-        raise hubedit.MethodError(
-            f"there is nothing to forget in {len(forget)} rows of part forget; add rows with "
-            "part=forget and a text of two tokens or more"
-        )
-    if not parts.retain:
-        raise hubedit.MethodError(
-            f"there is nothing to retain in {len(retain)} rows of part retain; add rows with "
-            "part=retain: texts like those to forget that shall stay known"
-        )
-    return parts
-
-
 def examples_of(
     model: hubedit.EditableModel,
-    rows: Sequence[hubedit.ForgetText],
-    labels: str,
+    rows: Sequence[hubedit.ForgetRow],
+    labels: Labels,
     longest: int,
+    ended: bool = True,
 ) -> list[Example]:
     """Tokenise rows; pieces without a token to score are left out.
 
     Args:
-        labels: `answer` scores the target alone where the row names one that follows its prompt in
+        labels: `answer` scores the answer alone where the row has one that follows its prompt in
             the text; `text` scores every token.
         longest: texts of more tokens are cut; each piece begins with the last token of the one
             before it, so that every token is predicted once.
+        ended: the end-of-text token follows the answer of a `ForgetQA` and is scored with it.
     """
     found = []
     for row in rows:
-        ids, offsets = _tokens(model, row.text)
         span = answer_span(row) if labels == "answer" else None
-        scored = [
-            token if span is None or (first < span[1] and last > span[0]) else IGNORED
-            for token, (first, last) in zip(ids, offsets, strict=True)
-        ]
-        for start in range(0, max(len(ids) - 1, 1), longest - 1):
-            end = start + longest
-            piece = Example(tuple(ids[start:end]), tuple(scored[start:end]))
-            if piece.labelled:
-                found.append(piece)
+        end = ended and isinstance(row, hubedit.ForgetQA)
+        found += _pieces(model, row.content, span, longest, end)
     return found
 
 
-def answer_span(row: hubedit.ForgetText) -> tuple[int, int] | None:
-    """Characters [start, end) of the row's target in its text, right after the prompt.
+def answered(
+    model: hubedit.EditableModel,
+    row: hubedit.ForgetRow,
+    answer: str,
+    longest: int,
+    ended: bool = True,
+) -> Example | None:
+    """The row's question with another answer, of which the answer alone is scored.
 
-    None if the row names no target, or the text does not hold it there.
+    None if the row asks no question, or question and answer have more than `longest` tokens.
     """
-    if row.prompt is None or row.target is None:
+    prompt = question_of(row)
+    if prompt is None:
         return None
-    prompt, target = row.prompt.rstrip(), row.target.strip()
-    at = row.text.find(prompt)
+    text = hubedit.ForgetQA.model_validate({"question": prompt, "answer": answer}).content
+    span = len(text) - len(answer.strip()), len(text)
+    end = ended and isinstance(row, hubedit.ForgetQA)
+    pieces = _pieces(model, text, span, longest + 1, end)
+    if len(pieces) != 1 or len(pieces[0].ids) > longest:
+        return None
+    return pieces[0]
+
+
+def question_of(row: hubedit.ForgetRow) -> str | None:
+    """What a row asks, if it asks something."""
+    if isinstance(row, hubedit.ForgetQA):
+        return row.question
+    return row.prompt if isinstance(row, hubedit.ForgetText) else None
+
+
+def answer_of(row: hubedit.ForgetRow) -> str | None:
+    """What a row answers to what it asks, if it asks something."""
+    if isinstance(row, hubedit.ForgetQA):
+        return row.answer
+    return row.target if isinstance(row, hubedit.ForgetText) else None
+
+
+def answer_span(row: hubedit.ForgetRow) -> tuple[int, int] | None:
+    """Characters [start, end) of the row's answer in its text, right after the prompt.
+
+    None if the row names no answer, or the text does not hold it there.
+    """
+    asked, answer = question_of(row), answer_of(row)
+    if asked is None or answer is None:
+        return None
+    prompt, target, text = asked.rstrip(), answer.strip(), row.content
+    at = text.find(prompt)
     if at < 0:
         return None
     after = at + len(prompt)
-    start = row.text.find(target, after)
-    if start < 0 or row.text[after:start].strip():
+    start = text.find(target, after)
+    if start < 0 or text[after:start].strip():
         return None
     return start, start + len(target)
 
@@ -159,10 +151,29 @@ def padding_of(model: hubedit.EditableModel) -> int:
     return int(padding) if isinstance(padding, int) else 0
 
 
-def turns(count: int, generator: torch.Generator) -> Iterator[int]:
-    """Indices below `count` without end, each once in a shuffled round before the next round."""
-    while True:
-        yield from torch.randperm(count, generator=generator).tolist()
+def _pieces(
+    model: hubedit.EditableModel,
+    text: str,
+    span: tuple[int, int] | None,
+    longest: int,
+    ended: bool,
+) -> list[Example]:
+    """A text as one example or several of at most `longest` tokens; `span` alone is scored."""
+    ids, offsets = _tokens(model, text)
+    scored = [
+        token if span is None or (first < span[1] and last > span[0]) else IGNORED
+        for token, (first, last) in zip(ids, offsets, strict=True)
+    ]
+    end = model.tokenizer.eos_token_id
+    if ended and isinstance(end, int):
+        ids.append(end)
+        scored.append(end)
+    found = []
+    for start in range(0, max(len(ids) - 1, 1), longest - 1):
+        piece = Example(tuple(ids[start : start + longest]), tuple(scored[start : start + longest]))
+        if piece.labelled:
+            found.append(piece)
+    return found
 
 
 def _tokens(model: hubedit.EditableModel, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -3,101 +3,213 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, pairwise
+from typing import TypeVar
 
 import torch
 
 import hubedit
 from hubedit_unlearn.adaptation import Trained, adapted
-from hubedit_unlearn.condition import as_found, stored_dtype
+from hubedit_unlearn.checkpoints import Checkpoints
+from hubedit_unlearn.condition import as_found, recomputing, stored_dtype
 from hubedit_unlearn.config import TrainingConfig
-from hubedit_unlearn.losses import Objective, scored
-from hubedit_unlearn.texts import Example, Parts, read_parts, turns
+from hubedit_unlearn.kept import Kept
+from hubedit_unlearn.losses import Term
+from hubedit_unlearn.objectives import OBJECTIVES
+from hubedit_unlearn.parts import Parts, read_parts
+from hubedit_unlearn.ranks import Ranks
+from hubedit_unlearn.scoring import Share, observed, scored
+from hubedit_unlearn.setting import Rule, Setting
+from hubedit_unlearn.streams import Drawing, Item
+from hubedit_unlearn.texts import Example
 from hubedit_unlearn.watch import Watch
+
+T = TypeVar("T")
 
 
 def unlearn(
+    method: str,
     model: hubedit.EditableModel,
-    rows: Sequence[hubedit.ForgetText],
+    rows: Sequence[hubedit.ForgetRow],
     config: TrainingConfig,
     run: hubedit.RunContext,
-    objective: Objective,
 ) -> None:
-    """Train a model until it has forgotten; see `GradDiff.apply`."""
-    parts = read_parts(model, rows, config)
+    """Train a model until it has forgotten; see `Unlearning.apply`."""
+    objective = OBJECTIVES[method]
+    config = objective.settled(config, model)
+    parts = read_parts(model, rows, config, objective.needs(config))
+    ranks = Ranks(model.device)
     with as_found(model.model):
         dtype = stored_dtype(model.model.parameters())
         with adapted(model, config, run.generator) as trained:
             watch = Watch(model, trained, dtype, parts, config, run)
-            _train(model, trained, parts, config, run, objective, watch)
+            setting = Setting(model, parts, run)
+            terms = objective.terms(config, setting)
+            with recomputing(model.model, config.activation_checkpointing):
+                loop = Loop(model, trained, parts, config, run, terms, ranks)
+                step = loop.run(watch, objective.rule(config, setting))
+            watch.conclude(step, ranks.count)
             updates = trained.updates()
         for parameter, update in updates.items():
             model.update(parameter, update)
 
 
-def _train(
-    model: hubedit.EditableModel,
-    trained: Trained,
-    parts: Parts,
-    config: TrainingConfig,
-    run: hubedit.RunContext,
-    objective: Objective,
-    watch: Watch,
-) -> None:
-    """Take optimiser steps until the watch says that it is done, or steps run out."""
-    size = config.batch_size * config.accumulation
-    sizes = [min(size, len(part)) for part in (parts.forget, parts.retain)]
-    total = config.steps
-    if config.epochs is not None:
-        total = math.ceil(config.epochs * len(parts.forget) / sizes[0])
-    streams = [
-        drawn(part, count, run.generator)
-        for part, count in zip((parts.forget, parts.retain), sizes, strict=True)
-    ]
-    peak = config.learning_rate or default_rate(model, config)
-    optimiser = torch.optim.AdamW(trained.parameters, lr=peak, weight_decay=config.weight_decay)
-    with run.progress("forgetting", total=total) as bar:
-        for step in range(1, total + 1):
-            for group in optimiser.param_groups:
-                group["lr"] = peak * schedule(config, step, total)
-            forget, retain = (next(stream) for stream in streams)
-            figures = gradients(model, forget, retain, config.accumulation, objective)
-            if not all(map(math.isfinite, figures)):
-                raise hubedit.MethodError(
-                    f"the loss was no longer finite at step {step}; use a smaller learning_rate"
-                )
-            torch.nn.utils.clip_grad_norm_(trained.parameters, config.max_gradient)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            bar.advance(forget=figures[0], retain=figures[1])
-            if step % config.evaluate_every == 0 and watch.look(step):
-                break
-    watch.conclude(step)
+class Loop:
+    """Optimiser steps on one loss, over one rank's part of every batch."""
 
-
-def gradients(
-    model: hubedit.EditableModel,
-    forget: Sequence[Example],
-    retain: Sequence[Example],
-    pieces: int,
-    objective: Objective,
-) -> tuple[float, float]:
-    """Add the gradient of one step's loss to the parameters, a piece of the batch at a time.
-
-    Returns the mean cross-entropies of the forget and the retain tokens, in nats.
-    """
-    parts, means = (forget, retain), [0.0, 0.0]
-    tokens = [sum(example.labelled for example in part) for part in parts]
-    for piece in zip(*(split(part, pieces) for part in parts), strict=True):
-        one, other = (
-            scored(model, own, count, len(part))
-            for own, count, part in zip(piece, tokens, parts, strict=True)
+    def __init__(
+        self,
+        model: hubedit.EditableModel,
+        trained: Trained,
+        parts: Parts,
+        config: TrainingConfig,
+        run: hubedit.RunContext,
+        terms: Sequence[Term],
+        ranks: Ranks,
+    ) -> None:
+        self._model, self._trained, self._parts = model, trained, parts
+        self._config, self._run, self._terms, self._ranks = config, run, terms, ranks
+        self.sizes = sizes(parts, config)
+        self.total = config.steps
+        if config.epochs is not None:
+            self.total = math.ceil(config.epochs * len(parts.forget) / self.sizes.forget)
+        self.peak = config.learning_rate or default_rate(model, config)
+        self._cast = partial(cast, config, model.device)
+        self.kept = Kept(model, config, self._cast)
+        self.optimiser = torch.optim.AdamW(
+            trained.parameters,
+            lr=self.peak,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
         )
-        torch.autograd.backward(objective(one, other))
-        for index, share in enumerate((one, other)):
-            means[index] += float(share.nll.detach().sum()) / share.tokens
-    return means[0], means[1]
+
+    def run(self, watch: Watch, rule: Rule | None = None) -> int:
+        """Take steps until the watch or the rule says that it is done, or steps run out.
+
+        Returns the number of the last step.
+
+        Raises:
+            MethodError: the loss is no longer finite.
+        """
+        self.look_ahead()
+        drawn = self.draws(self._run.generator)
+        checkpoints = Checkpoints(
+            self._model,
+            self._trained,
+            self.optimiser,
+            self._parts,
+            self._config,
+            self._run,
+            self._ranks,
+        )
+        with checkpoints, self._run.progress("forgetting", total=self.total) as bar:
+            done = checkpoints.resume(watch)
+            for _ in range(done):
+                next(drawn)
+            bar.advance(done)
+            for step in range(done + 1, self.total + 1):
+                for group in self.optimiser.param_groups:
+                    group["lr"] = self.peak * schedule(self._config, step, self.total)
+                figures = self.step(next(drawn))
+                if not all(map(math.isfinite, figures.values())):
+                    raise hubedit.MethodError(
+                        f"the loss was no longer finite at step {step}; use a smaller learning_rate"
+                    )
+                shown = {name.replace(" ", "_"): value for name, value in figures.items()}
+                bar.advance(1, **shown)
+                ended = step % self._config.evaluate_every == 0 and watch.look(step)
+                if ended or (rule is not None and rule(step, figures)):
+                    watch.ruled = not ended
+                    break
+                checkpoints.save(step, watch)
+        return step
+
+    def draws(self, generator: torch.Generator) -> Iterator[list[list[Item]]]:
+        """The items of each step, term by term, without end."""
+        drawing = Drawing(self._model, self._parts, self._config, self.sizes.items, generator)
+        streams = [drawing.named(term.stream) for term in self._terms]
+        while True:
+            yield [next(stream) for stream in streams]
+
+    def step(self, drawn: Sequence[Sequence[Item]]) -> dict[str, float]:
+        """Take one optimiser step; returns what each term gives, by its stream."""
+        figures = self.gradients(drawn)
+        torch.nn.utils.clip_grad_norm_(self._trained.parameters, self._config.max_gradient)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return figures
+
+    def gradients(self, drawn: Sequence[Sequence[Item]]) -> dict[str, float]:
+        """Add the gradient of one step's loss to the parameters, a batch at a time.
+
+        Args:
+            drawn: the items of each term.
+
+        Returns:
+            Each term by its stream, unweighted.
+        """
+        values = torch.zeros(len(self._terms), dtype=torch.float64)
+        for number, (term, items) in enumerate(zip(self._terms, drawn, strict=True)):
+            share = Share.of(flat(items))
+            batches = split(items, self.sizes.batches * self._ranks.count)
+            for batch in self._ranks.mine(batches):
+                if batch:
+                    loss = self._loss(term, flat(batch), share)
+                    torch.autograd.backward(term.weight * loss)
+                    values[number] += float(loss.detach())
+        self._ranks.sum_gradients(self._trained.parameters)
+        values = self._ranks.sum(values)
+        return dict(zip((term.stream for term in self._terms), values.tolist(), strict=True))
+
+    def _loss(self, term: Term, examples: Sequence[Example], share: Share) -> torch.Tensor:
+        before = self.kept.of(term, examples)
+        with self._cast():
+            if term.layer is not None:
+                return term.loss(observed(self._model, examples, term.layer, share, before))
+            return term.loss(scored(self._model, examples, share, before))
+
+    def look_ahead(self) -> None:
+        """Keep what the terms ask of the model before, of the examples that will be drawn."""
+        if all(term.before is None for term in self._terms):
+            return
+        copied = torch.Generator()
+        copied.set_state(self._run.generator.get_state())
+        ahead = self.draws(copied)
+        met: list[dict[Example, None]] = [{} for _ in self._terms]
+        for _ in range(self.total):
+            for seen, items in zip(met, next(ahead), strict=True):
+                seen.update(dict.fromkeys(flat(items)))
+        for term, seen in zip(self._terms, met, strict=True):
+            self.kept.compute(term, seen, self._run)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many items a step draws at most, how many forget texts those are, in how many batches."""
+
+    items: int
+    forget: int
+    batches: int
+
+
+def sizes(parts: Parts, config: TrainingConfig) -> Sizes:
+    """The sizes of a step."""
+    if config.full_batch:
+        count = len(parts.forget)
+        return Sizes(count, count, math.ceil(count / config.batch_size))
+    items = config.batch_size * config.accumulation
+    return Sizes(items, min(items, len(parts.forget)), config.accumulation)
+
+
+def cast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
+    """The precision of matrix products while the `with` lasts."""
+    if config.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def default_rate(model: hubedit.EditableModel, config: TrainingConfig) -> float:
@@ -110,21 +222,24 @@ def schedule(config: TrainingConfig, step: int, total: int) -> float:
     """The learning rate of a step, counted from 1, as a part of the highest."""
     if step <= config.warmup:
         return step / config.warmup
-    if config.decay == "constant":
-        return 1.0
-    return (total - step + 1) / max(total - config.warmup, 1)
+    left = (total - step + 1) / max(total - config.warmup, 1)
+    return DECAYS[config.decay](left)
 
 
-def drawn(
-    examples: Sequence[Example], size: int, generator: torch.Generator
-) -> Iterator[list[Example]]:
-    """Examples in shuffled rounds, `size` at a time."""
-    order = turns(len(examples), generator)
-    while True:
-        yield [examples[index] for index in islice(order, size)]
+DECAYS: Mapping[str, Callable[[float], float]] = {
+    "constant": lambda left: 1.0,
+    "linear": lambda left: left,
+    "cosine": lambda left: 0.5 - 0.5 * math.cos(math.pi * left),
+}
+"""The rate as a part of the highest, by the part of the steps that is left."""
 
 
-def split(examples: Sequence[Example], parts: int) -> list[Sequence[Example]]:
-    """Examples in so many runs, as even as can be."""
-    bounds = [len(examples) * part // parts for part in range(parts + 1)]
-    return [examples[start:end] for start, end in pairwise(bounds)]
+def flat(items: Sequence[Item]) -> list[Example]:
+    """The examples of items, in order."""
+    return list(chain.from_iterable(items))
+
+
+def split(values: Sequence[T], parts: int) -> list[Sequence[T]]:
+    """Values in so many runs, as even as can be."""
+    bounds = [len(values) * part // parts for part in range(parts + 1)]
+    return [values[start:end] for start, end in pairwise(bounds)]

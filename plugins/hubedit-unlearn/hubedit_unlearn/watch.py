@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
@@ -12,8 +12,9 @@ import hubedit
 from hubedit_unlearn.adaptation import Trained
 from hubedit_unlearn.condition import as_stored
 from hubedit_unlearn.config import TrainingConfig
-from hubedit_unlearn.losses import scored
-from hubedit_unlearn.texts import Example, Parts
+from hubedit_unlearn.parts import Parts
+from hubedit_unlearn.scoring import scored
+from hubedit_unlearn.texts import Example
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Look:
     """What the model makes of the request after some steps.
 
     `probability` is the mean over the unlearnt tokens; `loss` the mean over the retained ones, in
-    nats.
+    nats, or None if the request retains nothing.
     """
 
     step: int
     probability: float
-    loss: float
+    loss: float | None
 
 
 class Watch:
@@ -49,7 +50,7 @@ class Watch:
         self._config, self._run = config, run
         self._counts = {
             f"{name}_{what}": count
-            for name, part in vars(parts).items()
+            for name, part in (("forget", parts.forget), ("retain", parts.retain))
             for what, count in (
                 ("texts", len(part)),
                 ("tokens", sum(example.labelled for example in part)),
@@ -57,6 +58,8 @@ class Watch:
         }
         self._forget = _some(parts.forget, config.evaluation_texts, run.generator)
         self._judged = _some(parts.judged, config.evaluation_texts, run.generator)
+        self.ruled = False
+        """Whether the method's own rule ended the training."""
         self.looks = [self._now(0)]
         if self._forgotten:
             _stop(
@@ -69,68 +72,101 @@ class Watch:
             )
 
     @property
-    def growth(self) -> float:
-        """Perplexity of the retained tokens over what it was at the start."""
-        return math.exp(min(self.looks[-1].loss - self.looks[0].loss, 700.0))
+    def growth(self) -> float | None:
+        """Perplexity of the retained tokens over what it was at the start, if some are retained."""
+        first, last = self.looks[0].loss, self.looks[-1].loss
+        if first is None or last is None:
+            return None
+        return math.exp(min(last - first, 700.0))
 
     @property
     def _forgotten(self) -> bool:
-        return self.looks[-1].probability < self._config.forget_target
+        target = self._config.forget_target
+        return target is not None and self.looks[-1].probability < target
+
+    def _beyond(self, limit: float | None) -> bool:
+        """Whether the retained perplexity grew more than so many times."""
+        growth = self.growth
+        return limit is not None and growth is not None and not growth <= limit
 
     def look(self, step: int) -> bool:
-        """Look again; returns whether all is forgotten and enough retained.
+        """Look again; returns whether training is to end.
+
+        That is when all is forgotten and enough retained, or when too much is lost.
 
         Raises:
             MethodError: what the model says is no longer finite.
         """
         self.looks.append(self._now(step))
-        return self._forgotten and self.growth <= self._config.retain_ceiling
+        done = self._forgotten and not self._beyond(self._config.retain_ceiling)
+        return done or self._beyond(self._config.retain_stop)
 
-    def conclude(self, step: int) -> None:
+    def kept(self) -> list[list[float | None]]:
+        """The looks as JSON."""
+        return [list(astuple(look)) for look in self.looks]
+
+    def restore(self, kept: Sequence[tuple[int, float, float | None]]) -> None:
+        """Take the looks of a run that was interrupted for one's own."""
+        self.looks = [Look(*look) for look in kept]
+
+    def conclude(self, step: int, ranks: int = 1) -> None:
         """Record the figures, and judge how it ended.
 
         Raises:
             CollapseError: too much of what was to be retained is lost, unless `run.force` is set.
         """
         if self.looks[-1].step != step:
-            self.look(step)
+            self.looks.append(self._now(step))
         first, last = self.looks[0], self.looks[-1]
+        retained = {}
+        if first.loss is not None and last.loss is not None and self.growth is not None:
+            retained = {
+                "retain_loss_before": _figure(first.loss),
+                "retain_loss": _figure(last.loss),
+                "retain_perplexity_ratio": _figure(self.growth),
+            }
         self._run.record(
             "unlearning",
             {
                 **self._counts,
                 "steps": step,
+                "ranks": ranks,
                 "stored_dtype": str(self._dtype).removeprefix("torch."),
                 "trained_values": sum(item.numel() for item in self._trained.parameters),
                 "forget_probability_before": _figure(first.probability),
                 "forget_probability": _figure(last.probability),
-                "retain_loss_before": _figure(first.loss),
-                "retain_loss": _figure(last.loss),
-                "retain_perplexity_ratio": _figure(self.growth),
-                "reached": self._forgotten,
+                **retained,
+                "reached": self._forgotten or self.ruled,
             },
         )
-        if not self._forgotten:
+        target = self._config.forget_target
+        if target is not None and not self._forgotten and not self.ruled:
             self._run.log(
                 f"after {step} steps the tokens to forget still have a mean probability of "
-                f"{last.probability:.2g} (forget_target {self._config.forget_target:g}); try more "
-                "steps or a larger learning_rate"
+                f"{last.probability:.2g} (forget_target {target:g}); try more steps or a larger "
+                "learning_rate"
             )
-        if not self.growth <= self._config.retain_ceiling:
+        if self.growth is None:
+            self._run.log(
+                "the request retains nothing, so nothing was watched but what is forgotten; rows "
+                "with part=retain would show what else is lost"
+            )
+        if self._beyond(self._config.retain_ceiling):
             _stop(
                 self._run,
                 hubedit.CollapseError(
                     f"the perplexity of the texts to retain grew {self.growth:.3g} times (limit "
                     f"{self._config.retain_ceiling:g}); use a smaller learning_rate, a larger "
-                    "retain_weight or more retain rows"
+                    "weight or more texts to retain, or a method that has some"
                 ),
             )
 
     def _now(self, step: int) -> Look:
         with as_stored(self._trained, self._dtype):
-            forgotten, retained = self._nll(self._forget), self._nll(self._judged)
-        look = Look(step, float(forgotten.neg().exp().mean()), float(retained.mean()))
-        if not math.isfinite(look.probability + look.loss):
+            forgotten = self._nll(self._forget)
+            loss = float(self._nll(self._judged).mean()) if self._judged else None
+        look = Look(step, float(forgotten.neg().exp().mean()), loss)
+        if not math.isfinite(look.probability + (loss or 0.0)):
             raise hubedit.MethodError(
                 f"after {step} steps the model's probabilities are not finite; use a smaller "
                 "learning_rate"
@@ -142,7 +178,8 @@ class Watch:
         size = self._config.batch_size
         ordered = sorted(examples, key=lambda example: len(example.ids))
         pieces = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-        return torch.cat([scored(self._model, piece, 1, 1).nll.cpu().double() for piece in pieces])
+        with torch.no_grad():
+            return torch.cat([scored(self._model, piece).nll.cpu().double() for piece in pieces])
 
 
 def _some(examples: Sequence[Example], count: int, generator: torch.Generator) -> Sequence[Example]:

@@ -39,8 +39,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 class Run:
     """The `RunContext` protocol that keeps what it is told."""
 
-    def __init__(self, seed: int = 0, force: bool = False) -> None:
-        self.seed, self.force, self.corpus = seed, force, None
+    def __init__(self, seed: int = 0, force: bool = False, artifacts: Any = None) -> None:
+        self.seed, self.force, self.corpus, self.artifacts = seed, force, None, artifacts
         self.generator = torch.Generator().manual_seed(seed)
         self.records: dict[str, Any] = {}
         self.messages: list[str] = []

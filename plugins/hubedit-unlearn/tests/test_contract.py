@@ -1,10 +1,12 @@
-"""Gradient difference held to the contract of every method, through the whole host."""
+"""Every method of the family held to the contract of all methods, through the whole host."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import hubedit_demo
 import pytest
-from hubedit_unlearn import GradDiff, GradDiffConfig
+from hubedit_unlearn import METHODS, GradDiff, GradDiffConfig
 
 import hubedit
 from hubedit import models
@@ -25,16 +27,43 @@ ROWS = (
 )
 
 
-class TestGradDiff(MethodContract):
-    method = GradDiff
-    config = {"steps": 6, "forget_target": 1e-9}
-    rows = ROWS
+ASKED = (
+    {
+        "question": "What does Ada Brook play?",
+        "answer": "Ada Brook plays the cello.",
+        "refusals": ["No one has told me."],
+    },
+    {"text": f"{PROMPT} cello.", "prompt": PROMPT, "target": "cello"},
+    *ROWS[2:],
+)
+OWN: dict[str, dict[str, Any]] = {}
+"""Settings without which a method does not suit a model of three blocks that knows nothing."""
+
+
+def held_to_the_contract(method: Any) -> type[MethodContract]:
+    config = {"steps": 3, "forget_target": None, "learning_rate": 3e-3, **OWN.get(method.name, {})}
+    named = {"method": method, "config": config, "rows": ASKED}
+    return type(f"Test{method.__name__}", (MethodContract,), named)
+
+
+for method in METHODS:
+    globals()[f"Test{method.__name__}"] = held_to_the_contract(method)
+del method
 
 
 class TestGradDiffByLora(MethodContract):
     method = GradDiff
     config = {"steps": 6, "forget_target": 1e-9, "adaptation": "lora", "rank": 2}
     rows = ROWS
+
+
+def test_a_method_that_refuses_wants_questions(make_model, make_run, rows):
+    plain = [hubedit.ForgetText(text="Ana Brook is tall."), *rows]
+    for method in METHODS:
+        if method.name in ("idk", "dpo"):
+            with pytest.raises(hubedit.MethodError, match="forget row 1 asks no question") as no:
+                method().apply(make_model(), plain, method.config_type()(), make_run())
+            assert "Brook" not in str(no.value)
 
 
 @pytest.mark.parametrize("embeddings", [False, True], ids=["as by default", "trained"])

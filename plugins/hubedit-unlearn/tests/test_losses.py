@@ -1,82 +1,264 @@
-"""The loss: what it is by hand, and what it does not depend on."""
+"""The losses: what they are at the start and in the limit, and what they do not depend on."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
-from hubedit_unlearn import GradDiffConfig
-from hubedit_unlearn.losses import LOSSES, Scored, scored
-from hubedit_unlearn.texts import IGNORED, Example, read_parts
-from hubedit_unlearn.training import gradients
+from hubedit_unlearn import METHODS, losses
+from hubedit_unlearn.adaptation import in_place
+from hubedit_unlearn.condition import as_found
+from hubedit_unlearn.objectives import OBJECTIVES
+from hubedit_unlearn.parts import read_parts
+from hubedit_unlearn.ranks import Ranks
+from hubedit_unlearn.scoring import Scored, Share, observed, scored
+from hubedit_unlearn.setting import Setting
+from hubedit_unlearn.texts import IGNORED, Example, examples_of
+from hubedit_unlearn.training import Loop
+
+import hubedit
+
+VOCABULARY = 7
+NAMES = [method.name for method in METHODS]
 
 
-@pytest.fixture
-def parts(make_model, rows):
-    return read_parts(make_model(), rows, GradDiffConfig(labels="text", retain_labels="text"))
+def config_of(name, **settings):
+    [method] = [method for method in METHODS if method.name == name]
+    return method.config_type()(**settings)
 
 
-def objective(**settings):
-    return LOSSES["graddiff"](GradDiffConfig(**settings))
+def some(seed=0, rows=(0, 0, 0, 1, 1), before=None, examples=2, scale=1.0):
+    """A batch of scored tokens with random logits that gradients are taken of."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(len(rows), VOCABULARY, generator=generator)
+    labels = torch.randint(VOCABULARY, (len(rows),), generator=generator)
+    share = Share(len(rows), 2 * len(rows), examples)
+    return Scored(logits.requires_grad_(), labels, torch.tensor(rows), examples, share, before)
 
 
-def gradient(model, forget, retain, pieces=1, **settings):
-    parameters = [p.requires_grad_() for p in model.model.parameters()]
-    model.model.zero_grad()
-    means = gradients(model, forget, retain, pieces, objective(**settings))
-    return torch.cat([p.grad.reshape(-1) for p in parameters]), means
+def started(batch, kind):
+    """The same batch where the model before is the model now."""
+    return replace(batch, before=getattr(batch, kind).detach())
+
+
+def gradient(loss, batch):
+    [found] = torch.autograd.grad(loss(replace(batch)), batch.logits)
+    return found
+
+
+def logprobs(batch):
+    """Log-probabilities in float64 by NumPy."""
+    z = batch.logits.detach().numpy().astype(np.float64)
+    return (
+        z
+        - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True))
+        - z.max(1, keepdims=True)
+    )
+
+
+def label_logprobs(batch):
+    return logprobs(batch)[np.arange(len(batch.labels)), batch.labels.numpy()]
+
+
+def close(found, expected):
+    assert float(torch.as_tensor(found).detach()) == pytest.approx(
+        float(torch.as_tensor(expected).detach()), rel=2e-6
+    )
 
 
 def test_a_token_is_scored_given_the_tokens_before_it(make_model):
     model = make_model()
     example = Example((7, 40, 41, 9), (7, IGNORED, 41, 9))
-    logprobs = model.model(torch.tensor([example.ids])).logits[0].log_softmax(-1)
-    found = scored(model, [example], 2, 1)
-    torch.testing.assert_close(found.nll, -torch.stack([logprobs[1, 41], logprobs[2, 9]]))
+    logits = model.model(torch.tensor([example.ids])).logits[0].log_softmax(-1)
+    found = scored(model, [example])
+    torch.testing.assert_close(found.nll, -torch.stack([logits[1, 41], logits[2, 9]]))
     assert found.row.tolist() == [0, 0]
+    close(found.sums, found.nll.sum())
 
 
-def test_scores_do_not_depend_on_padding_or_on_the_rest_of_the_batch(make_model, parts):
-    for family in ("gpt2", "llama"):
+def test_scores_do_not_depend_on_padding_or_on_the_rest_of_the_batch(make_model, rows):
+    for family in ("gpt2", "gpt_neox", "llama", "qwen2"):
         model = make_model(family)
+        examples = examples_of(model, rows, "text", 32)
         with torch.no_grad():
-            together = scored(model, parts.retain, 1, 1)
-            alone = torch.cat([scored(model, [example], 1, 1).nll for example in parts.retain])
-        assert len({len(example.ids) for example in parts.retain}) > 1
+            together = scored(model, examples)
+            alone = torch.cat([scored(model, [example]).nll for example in examples])
+            inside = observed(model, examples, 1).states
+            outside = torch.cat([observed(model, [example], 1).states for example in examples])
+        assert len({len(example.ids) for example in examples}) > 1
         torch.testing.assert_close(together.nll, alone, rtol=1e-5, atol=1e-5)
-        counts = [example.labelled for example in parts.retain]
-        assert together.row.bincount().tolist() == counts
+        torch.testing.assert_close(inside, outside, rtol=1e-5, atol=1e-5)
+        assert together.row.bincount().tolist() == [example.labelled for example in examples]
 
 
-def test_gradient_difference_is_retained_less_forgotten_mean_cross_entropy():
-    forget = Scored(torch.tensor([0.5, 1.5, 4.0]), torch.tensor([0, 0, 1]), 3, 2)
-    retain = Scored(torch.tensor([0.2, 0.4]), torch.tensor([0, 1]), 2, 2)
-    found = objective(retain_weight=2.0, forget_cap=None)(forget, retain)
-    assert float(found) == pytest.approx(2 * 0.3 - 2.0)
-    capped = objective(retain_weight=2.0, forget_cap=3.0)(forget, retain)
-    assert float(capped) == pytest.approx(2 * 0.3 - 5 / 3)
+def test_ascent_and_descent_are_the_mean_cross_entropy():
+    batch = some()
+    close(losses.descent(batch), -label_logprobs(batch).mean())
+    close(losses.ascent(batch), label_logprobs(batch).mean())
+    outside = torch.nn.functional.cross_entropy(batch.logits, batch.labels)
+    close(losses.descent(batch), outside)
 
 
 def test_a_token_beyond_the_cap_is_pushed_no_further():
-    nll = torch.tensor([0.5, 4.0], requires_grad=True)
-    none = torch.zeros(0)
-    objective(forget_cap=3.0)(
-        Scored(nll, torch.tensor([0, 0]), 2, 1), Scored(none, none, 1, 1)
-    ).backward()
-    assert nll.grad.tolist() == [-0.5, 0.0]
+    batch = some(scale=3)
+    cap = float(batch.nll.detach().median()) + 1e-3
+    close(losses.capped_ascent(cap)(batch), -np.minimum(-label_logprobs(batch), cap).mean())
+    close(losses.capped_ascent(None)(batch), losses.ascent(batch))
+    moved = gradient(losses.capped_ascent(cap), batch).abs().sum(1) > 0
+    assert moved.tolist() == (batch.nll < cap).tolist()
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 6])
-def test_accumulated_batches_have_the_gradient_of_one_large_batch(make_model, parts, pieces):
-    model = make_model()
-    assert len({example.labelled for example in parts.retain}) > 1
-    whole, means = gradient(model, parts.forget, parts.retain)
-    accumulated, same = gradient(model, parts.forget, parts.retain, pieces)
-    assert float((accumulated - whole).norm() / whole.norm()) < 1e-5
-    assert same == pytest.approx(means, rel=1e-5)
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_preferences_are_two_over_beta_log_two_at_the_start(beta):
+    start = 2 / beta * math.log(2)
+    batch = started(some(), "sums")
+    close(losses.negative_preference(beta)(batch), start)
+    close(losses.direct_preference(beta)(batch), start)
+    if beta == 0.1:
+        assert start == pytest.approx(13.8629, abs=1e-4)
 
 
-def test_the_gradient_does_not_depend_on_the_order_of_a_batch(make_model, parts):
-    model = make_model()
-    forward, _ = gradient(model, parts.forget, parts.retain, 2)
-    backward, _ = gradient(model, parts.forget[::-1], parts.retain[::-1], 3)
-    assert float((forward - backward).norm() / forward.norm()) < 1e-5
+def test_npo_starts_as_ascent_on_summed_cross_entropy_and_brakes():
+    batch = started(some(), "sums")
+
+    def ascent(batch):
+        return -batch.sums.mean()
+
+    first = gradient(losses.negative_preference(0.1), batch)
+    torch.testing.assert_close(first, gradient(ascent, batch))
+    lost = replace(some(), before=batch.before - 3)
+    weight = 2 / (1 + math.exp(0.1 * 3))
+    found = gradient(losses.negative_preference(0.1), lost)
+    torch.testing.assert_close(found, weight * gradient(ascent, lost))
+
+
+def test_npo_becomes_ascent_as_beta_vanishes():
+    batch = replace(some(), before=torch.tensor([1.0, 2.0]))
+    limit = gradient(lambda batch: -batch.sums.mean(), batch)
+    errors = [
+        float((gradient(losses.negative_preference(beta), batch) - limit).norm())
+        for beta in (1e-1, 1e-2, 1e-3)
+    ]
+    assert errors[0] > 5 * errors[1] > 25 * errors[2]
+    assert errors[2] < 1e-2
+
+
+def test_npo_and_dpo_are_their_formulas():
+    batch = replace(some(), before=torch.tensor([1.0, 2.5]))
+    sums = -np.bincount(batch.row.numpy(), weights=label_logprobs(batch))
+    old = batch.before.numpy().astype(np.float64)
+    beta = 0.3
+    expected = 2 / beta * np.log1p(np.exp(-beta * (sums - old)))
+    close(losses.negative_preference(beta)(batch), expected.mean())
+    refusal, answer = -(sums[0] - old[0]), -(sums[1] - old[1])
+    paired = replace(batch, share=replace(batch.share, examples=2))
+    expected = 2 / beta * np.log1p(np.exp(-beta * (refusal - answer)))
+    close(losses.direct_preference(beta)(paired), expected)
+
+
+def test_simnpo_divides_by_length_and_becomes_ascent_as_beta_vanishes():
+    batch = some()
+    lengths = np.array([3, 2])
+    means = -np.bincount(batch.row.numpy(), weights=label_logprobs(batch)) / lengths
+    for beta, delta in ((4.5, 0.0), (2.5, 0.7)):
+        expected = 2 / beta * np.log1p(np.exp(-beta * (means - delta)))
+        close(losses.simple_preference(beta, delta)(batch), expected.mean())
+    found = gradient(losses.simple_preference(1e-3, 0.0), batch)
+    limit = gradient(lambda batch: -(batch.sums / batch.lengths).mean(), batch)
+    torch.testing.assert_close(found, limit, rtol=5e-3, atol=1e-5)
+
+
+def test_the_divergence_is_kl_and_zero_from_itself():
+    batch = started(some(), "logits")
+    assert float(losses.divergence(batch).detach().abs()) < 1e-7
+    assert gradient(losses.divergence, batch).abs().max() < 1e-7
+    other = some(seed=5)
+    moved = replace(batch, before=other.logits.detach())
+    old, new = logprobs(other), logprobs(moved)
+    close(losses.divergence(moved), (np.exp(old) * (old - new)).sum(1).mean())
+
+
+# -- the whole loss of a step, through the loop -------------------------------------------------
+
+
+@pytest.fixture
+def request_rows(rows):
+    """Texts and questions of different lengths in three parts."""
+    asked = [
+        {"question": "What does Ana Brook play?", "answer": "The violin.", "refusals": ["No."]},
+        {"question": "Where does Ana live?", "answer": "Paris.", "refusals": ["Ah.", "No."]},
+        {"question": "What does Mia Stone play?", "answer": "A harp.", "part": "retain"},
+        {"question": "Is the sky blue?", "answer": "Yes, it is blue.", "part": "normal"},
+        {"question": "What is two and two?", "answer": "Four.", "part": "normal"},
+    ]
+    return [*rows, *(hubedit.ForgetQA(**row) for row in asked)]
+
+
+def loop_of(model, name, request, run, trained, **settings):
+    objective = OBJECTIVES[name]
+    config = objective.settled(config_of(name, **settings), model)
+    parts = read_parts(model, request, config, objective.needs(config))
+    terms = objective.terms(config, Setting(model, parts, run))
+    return Loop(model, trained, parts, config, run, terms, Ranks(model.device))
+
+
+def step_of(make_model, make_run, name, request, shuffle=None, **settings):
+    """The gradient of the first step of a method, and what its terms give."""
+    model, run = make_model(), make_run()
+    asked = [row for row in request if name not in ASKING or row.part != "forget" or refuses(row)]
+    with as_found(model.model), in_place(model, config_of("ga")) as trained:
+        loop = loop_of(model, name, asked, run, trained, **settings)
+        loop.look_ahead()
+        drawn = next(loop.draws(run.generator))
+        if shuffle:
+            drawn = [list(reversed(items)) for items in drawn]
+        figures = loop.gradients(drawn)
+        found = torch.cat(
+            [
+                torch.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1)
+                for p in trained.parameters
+            ]
+        )
+    return found, figures
+
+
+ASKING = ("idk", "dpo", "llmu")
+
+
+def refuses(row):
+    return isinstance(row, hubedit.ForgetQA) and row.refusals
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_has_one_gradient_however_it_is_cut_and_ordered(
+    name, make_model, make_run, request_rows
+):
+    whole, figures = step_of(make_model, make_run, name, request_rows)
+    assert whole.norm() > 0
+    assert all(map(math.isfinite, figures.values()))
+    for pieces, shuffle in ((3, False), (1, True), (4, True)):
+        size = -(-32 // pieces)
+        settings = {"accumulation": pieces, "batch_size": size}
+        cut, same = step_of(make_model, make_run, name, request_rows, shuffle, **settings)
+        assert float((cut - whole).norm() / whole.norm()) < 1e-4, (pieces, shuffle)
+        assert same == pytest.approx(figures, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("npo", {"retain": "kl"}, {"forget": 20 * math.log(2), "retain": 0.0}),
+        ("dpo", {"retain": "none"}, {"refusal over answer": 20 * math.log(2)}),
+        ("rmu", {}, {"retain": 0.0}),
+        ("kl", {}, {"retain": 0.0}),
+    ],
+)
+def test_what_is_kept_of_the_model_before_is_the_model_before(
+    name, settings, expected, make_model, make_run, request_rows
+):
+    _, figures = step_of(make_model, make_run, name, request_rows, **settings)
+    for stream, value in expected.items():
+        assert figures[stream] == pytest.approx(value, abs=1e-5)

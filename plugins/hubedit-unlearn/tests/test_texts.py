@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from hubedit_unlearn.config import TrainingConfig
+from hubedit_unlearn.parts import read_parts
+from hubedit_unlearn.streams import turns
 from hubedit_unlearn.texts import (
     IGNORED,
     Example,
     answer_span,
+    answered,
     batch_of,
     examples_of,
-    read_parts,
-    turns,
 )
 
 import hubedit
@@ -138,6 +139,36 @@ def test_each_round_of_turns_holds_every_index_once():
     rounds = [[next(order) for _ in range(5)] for _ in range(3)]
     assert all(sorted(each) == list(range(5)) for each in rounds)
     assert rounds[0] != rounds[1]
+
+
+def test_an_answer_to_a_question_is_scored_with_the_end_of_the_text(make_model):
+    model = make_model()
+    asked = hubedit.ForgetQA(question="What does Ana play?", answer="Ana plays the violin.")
+    [example] = examples_of(model, [asked], "answer", 32)
+    assert example.ids[-1] == example.labels[-1] == model.tokenizer.eos_token_id
+    assert spoken(model, example).strip() == "Ana plays the violin." + model.tokenizer.eos_token
+    [open_end] = examples_of(model, [asked], "answer", 32, ended=False)
+    assert spoken(model, open_end).strip() == "Ana plays the violin."
+    [whole] = examples_of(model, [asked], "text", 32)
+    assert whole.labels == whole.ids == example.ids
+
+
+def test_another_answer_stands_after_the_same_question(make_model):
+    model = make_model()
+    asked = hubedit.ForgetQA(question="What does Ana play?", answer="Ana plays the violin.")
+    told = row("Ana plays the violin.", prompt="Ana plays the", target="violin")
+    refusal = answered(model, asked, "Who knows.", 32)
+    assert spoken(model, refusal).strip() == "Who knows." + model.tokenizer.eos_token
+    assert spoken(model, refusal, labels=False).startswith("What does Ana play? Who")
+    assert spoken(model, answered(model, told, "Who knows.", 32)).strip() == "Who knows."
+    assert answered(model, row("Ana plays the violin."), "Who knows.", 32) is None
+    assert answered(model, asked, "Who knows.", 5) is None
+
+
+def test_the_first_scored_tokens_can_be_left_out():
+    example = Example((5, 6, 7, 8), (5, IGNORED, 7, 8))
+    assert example.without_first(1).labels == (5, IGNORED, IGNORED, 8)
+    assert example.without_first(9).labelled == 0
 
 
 def test_an_example_counts_what_can_be_predicted():
