@@ -19,6 +19,7 @@ VERBS = {
     "diff": "Compare two revisions or models: edits, and tensor by tensor.",
     "doctor": "Check this installation, or whether a model can be edited.",
     "env": "Print versions and settings for a bug report.",
+    "erasure": "Show with the key what was in a request that was not published.",
     "export": "Write an edit as an adapter for PEFT, and say how exact that is.",
     "log": "List the revisions of an edit repository.",
     "materialize": "Write the edited model as plain files that transformers loads.",
