@@ -242,6 +242,14 @@ class Asking(Reader):
             )
         )
 
+    def logprobs(self, readings: Sequence[Reading]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Each reading's index with its log-probabilities: float32 [places, vocabulary], on CPU.
+
+        They come in groups of equal length, not in the order of the readings.
+        """
+        for index, logits in self._logits(readings):
+            yield index, logits.log_softmax(-1)
+
     def _logits(self, readings: Sequence[Reading]) -> Iterator[tuple[int, torch.Tensor]]:
         """Each reading's index with its logits: float32 [places, vocabulary], on the CPU."""
         import torch

@@ -1,0 +1,234 @@
+"""From what models say to a request's cases: every measure of forgetting, each with its variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hubedit.forgetting import likeness, membership, probability, tofu
+from hubedit.forgetting.hearing import Heard, mean, of_part
+from hubedit.manifest import Record
+
+Better = Literal["low", "high", "as oracle"]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a measure is, in words with its source and variant, and which way it should go."""
+
+    words: str
+    variant: str
+    better: Better
+
+
+class Value(Record):
+    """One measured value; `low` and `high` are its 95 % interval where it has one."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+DEFINITIONS: Mapping[str, Definition] = {
+    "forget-quality": Definition(
+        "p of forget truth ratios being the retrained model's",
+        "TOFU; two-sample Kolmogorov-Smirnov, geometric truth ratio",
+        "high",
+    ),
+    "forget-quality-log10": Definition(
+        "the same p as a power of ten", "TOFU; finite below the smallest float", "high"
+    ),
+    "forget-ks": Definition(
+        "largest distance of the two distributions of truth ratios", "TOFU; its KS statistic", "low"
+    ),
+    "utility": Definition(
+        "what is kept: harmonic mean over the parts to keep",
+        "TOFU's leaderboard; probability, ROUGE-L recall and geometric truth ratio of each part",
+        "high",
+    ),
+    "utility-arithmetic": Definition(
+        "the same with the other average",
+        "TOFU's paper; arithmetic truth ratio",
+        "high",
+    ),
+    "forget-probability": Definition(
+        "probability of forgotten answers",
+        "TOFU; mean over tokens, end included",
+        "as oracle",
+    ),
+    "forget-recall": Definition(
+        "forgotten answers written", "TOFU; ROUGE-L recall with stemming, greedy", "as oracle"
+    ),
+    "forget-truth-ratio": Definition(
+        "wrong answers as likely as right ones", "TOFU; mean of min(R, 1/R), geometric", "as oracle"
+    ),
+    "forget-knowledge": Definition(
+        "share of the right answer beside wrong ones",
+        "OpenUnlearning; mean of 1/(1 + R), geometric",
+        "as oracle",
+    ),
+    "extraction-strength": Definition(
+        "share of a forgotten answer that follows by itself",
+        "OpenUnlearning, teacher-forced; 0 and not 1/L where nothing follows",
+        "as oracle",
+    ),
+    "exact-memorisation": Definition(
+        "forgotten tokens that are the likeliest ones", "OpenUnlearning; end left out", "as oracle"
+    ),
+    "retain-strength": Definition(
+        "share of a kept answer that follows by itself", "extraction strength on retain", "high"
+    ),
+    "mia-loss": Definition("forgotten told from unseen by loss", "AUC; end included", "as oracle"),
+    "mia-zlib": Definition(
+        "by loss over compressed length", "AUC; zlib of the answer", "as oracle"
+    ),
+    "mia-min-k": Definition("by the least likely tokens", "AUC; Min-40 %, no end", "as oracle"),
+    "mia-min-k++": Definition("by those, normalised", "AUC; Min-40 %++, no end", "as oracle"),
+    "mia-gradient": Definition(
+        "by the gradient's norm", "AUC; mean 2-norm over tensors, no dropout", "as oracle"
+    ),
+    "mia-reference": Definition(
+        "by loss less the retrained model's", "AUC; reference: the oracle", "low"
+    ),
+    "privacy-leakage": Definition(
+        "membership beside the retrained model's, in percent",
+        "MUSE; Min-40 %, −100 not unlearned, above 0 over-unlearned",
+        "as oracle",
+    ),
+}
+"""Every measure by the name that gates take."""
+
+
+def values(heard: Sequence[Heard], oracle: Sequence[Heard] | None = None) -> dict[str, Value]:
+    """All measures that these cases allow, of one model.
+
+    Args:
+        heard: of the model, in the order of the cases.
+        oracle: what the retrained model says to the same cases; without it, forget quality,
+            privacy leakage and the reference attack are not measured.
+    """
+    forget = of_part(heard, "forget")
+    found = {
+        "forget-probability": _mean([float(np.exp(-one.loss)) for one in forget]),
+        "extraction-strength": _mean([one.strength for one in forget]),
+        "exact-memorisation": _mean([one.exact for one in forget]),
+    }
+    if all(one.written is not None for one in forget):
+        found["forget-recall"] = _mean(recalls(forget))
+    ratios = log_ratios(forget)
+    if len(ratios):
+        n = len(ratios)
+        found["forget-truth-ratio"] = Value(value=probability.closer_to_one(ratios), n=n)
+        found["forget-knowledge"] = Value(value=probability.knowledge(ratios), n=n)
+    if of_part(heard, "retain"):
+        found["retain-strength"] = _mean([one.strength for one in of_part(heard, "retain")])
+    found |= _utilities(heard)
+    found |= _memberships(heard, oracle)
+    if oracle is not None and len(ratios):
+        quality = tofu.forget_quality(ratios, log_ratios(of_part(oracle, "forget")))
+        found["forget-quality"] = Value(value=quality.p, n=len(ratios))
+        found["forget-quality-log10"] = Value(value=quality.log10_p, n=len(ratios))
+        found["forget-ks"] = Value(value=quality.statistic, n=len(ratios))
+    return {name: found[name] for name in DEFINITIONS if name in found}
+
+
+def _mean(numbers: Sequence[float]) -> Value:
+    """A mean with the normal interval of its standard error."""
+    middle, n = mean(numbers), len(numbers)
+    if n < 2:
+        return Value(value=middle, n=n)
+    reach = 1.96 * float(np.std(numbers, ddof=1)) / n**0.5
+    return Value(value=middle, n=n, low=middle - reach, high=middle + reach)
+
+
+def recalls(heard: Sequence[Heard]) -> list[float]:
+    """ROUGE-L recall of each written answer."""
+    return [likeness.recall(one.case.answer, one.written or "") for one in heard]
+
+
+def log_ratios(
+    heard: Sequence[Heard], averaging: probability.Averaging = "geometric"
+) -> list[float]:
+    """log R of each case that has wrong answers."""
+    return [
+        float(probability.log_truth_ratio([one.correct], [one.wrong], averaging)[0])
+        for one in heard
+        if one.correct is not None
+    ]
+
+
+def set_log(heard: Sequence[Heard], kind: tofu.Kind) -> tofu.SetLog:
+    """One part as a log of TOFU; of cases with wrong answers, as many as the fewest have."""
+    options = min(len(one.wrong) for one in heard)
+    return tofu.SetLog(
+        kind=kind,
+        answer=np.array([one.loss for one in heard]),
+        correct=np.array([one.correct for one in heard], dtype=np.float64),
+        wrong=np.array([one.wrong[:options] for one in heard]),
+        recall=np.array(recalls(heard)),
+    )
+
+
+def _utilities(heard: Sequence[Heard]) -> dict[str, Value]:
+    """Model utility over retain and normal; parts without wrong answers give two numbers each."""
+    plain: list[float] = []
+    logs: dict[str, tofu.SetLog] = {}
+    count = 0
+    kinds: tuple[tuple[str, tofu.Kind], ...] = (("retain", "questions"), ("normal", "options"))
+    for part, kind in kinds:
+        some = [one for one in of_part(heard, part) if one.written is not None]
+        count += len(some)
+        if some and all(one.wrong for one in some):
+            logs[part] = set_log(some, kind)
+        elif some:
+            plain += [mean([float(np.exp(-one.loss)) for one in some]), mean(recalls(some))]
+    if not count:
+        return {}
+    found: dict[str, Value] = {}
+    variants: tuple[tuple[str, probability.Averaging], ...] = (
+        ("utility", "geometric"),
+        ("utility-arithmetic", "arithmetic"),
+    )
+    for name, averaging in variants:
+        parts = list(tofu.utility(logs, averaging).parts.values()) if logs else []
+        found[name] = Value(value=tofu.harmonic_mean([*plain, *parts]), n=count)
+    return found
+
+
+def _memberships(heard: Sequence[Heard], oracle: Sequence[Heard] | None) -> dict[str, Value]:
+    """The AUC of each attack on forgotten against held-out answers, if there are two of each."""
+    scores = {
+        "mia-loss": _attack(heard, lambda one: one.loss),
+        "mia-zlib": _attack(
+            heard, lambda one: membership.zlib_score(one.loss, one.case.answer.strip())
+        ),
+        "mia-min-k": _attack(heard, lambda one: one.min_k),
+        "mia-min-k++": _attack(heard, lambda one: one.min_k_pp),
+        "mia-gradient": _attack(heard, lambda one: one.gradient),
+    }
+    if oracle is not None:
+        known = {one.case: one.loss for one in oracle}
+        scores["mia-reference"] = _attack(
+            heard, lambda one: membership.reference_score(one.loss, known[one.case])
+        )
+        ours, theirs = scores["mia-min-k"], _attack(oracle, lambda one: one.min_k)
+        if ours is not None and theirs is not None and theirs.value < 1:
+            leak = membership.privacy_leakage(ours.value, theirs.value)
+            scores["privacy-leakage"] = Value(value=leak, n=ours.n)
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+def _attack(heard: Sequence[Heard], score: Callable[[Heard], float | None]) -> Value | None:
+    sides: list[list[float]] = []
+    for part in ("forget", "holdout"):
+        given = [score(one) for one in of_part(heard, part)]
+        found = [value for value in given if value is not None and np.isfinite(value)]
+        if len(found) < 2:
+            return None
+        sides.append(found)
+    area = membership.auc(sides[0], sides[1])
+    return Value(value=area.value, n=sum(area.n), low=area.low, high=area.high)
