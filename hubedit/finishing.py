@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-NEW, PARTIAL, OLD = ".new", ".partial", ".old"
-"""Endings of a directory before it is held, while it is written, and once it is replaced."""
+PARTIAL, OLD = ".partial", ".old"
+"""Endings of a directory while it is written, and once it is replaced."""
 
 
 @contextmanager
@@ -31,50 +32,81 @@ def finished(target: Path, *, replace: bool = False) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target)
     name = f".{target.name}.{secrets.token_hex(4)}"
-    fresh, work, old = (target.with_name(name + ending) for ending in (NEW, PARTIAL, OLD))
+    work, old = (target.with_name(name + ending) for ending in (PARTIAL, OLD))
     held = -1
     try:
-        fresh.mkdir(mode=0o700)
-        held = os.open(fresh, os.O_RDONLY) if os.name == "posix" else -1
-        _lock(held)
-        fresh.replace(work)  # held before it has the name of one that may be swept
+        held = _made(work)
         yield work
         work.chmod(0o755)
-        if target.exists() and replace:
-            target.replace(old)
-        elif target.exists():
-            target.rmdir()
-        try:
+        if replace:
+            _replace(work, target, old)
+        else:
+            with suppress(FileNotFoundError):
+                target.rmdir()
             work.replace(target)
-        except BaseException:
-            if old.exists():
-                old.replace(target)
-            raise
     finally:
         if held >= 0:
             os.close(held)
-        for rest in (fresh, work, old):
+        for rest in (work, old):
             shutil.rmtree(rest, ignore_errors=True)
+
+
+def _replace(work: Path, target: Path, old: Path) -> None:
+    """Put a directory in the place of another, which others may do at the same time."""
+    while True:
+        with suppress(FileNotFoundError):
+            target.replace(old)
+        try:
+            work.replace(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                shutil.rmtree(old, ignore_errors=True)
+                continue
+            if old.exists():
+                old.replace(target)
+            raise
+        return
 
 
 def sweep(target: Path) -> None:
     """Delete the unfinished directories on the way to `target` that no process holds."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        left = _is_left(path) if path.suffix == PARTIAL else path.suffix == OLD and target.exists()
-        if left:
+        if path.suffix == PARTIAL:
+            _delete_left(path)
+        elif path.suffix == OLD and target.exists():
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_left(path: Path) -> bool:
-    """Whether the process that made a directory is gone."""
+def _made(work: Path) -> int:
+    """Make a directory and hold it; the descriptor that does, or -1 where none can.
+
+    A sweep may come between the two and take the directory for one that is left: then again.
+    """
+    for _ in range(5):
+        work.mkdir(mode=0o700, exist_ok=True)
+        if os.name != "posix":
+            return -1
+        held = -1
+        with suppress(FileNotFoundError):
+            held = os.open(work, os.O_RDONLY)
+            if _lock(held) and os.path.samestat(os.fstat(held), work.stat()):
+                return held
+        if held >= 0:
+            os.close(held)
+    return -1
+
+
+def _delete_left(path: Path) -> None:
+    """Delete a directory if the process that made it is gone; nobody else may hold it meanwhile."""
     if os.name != "posix":
-        return False
+        return
     try:
-        held = os.open(path, os.O_RDONLY)
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        return False
+        return
     try:
-        return _lock(held)
+        if _lock(held):
+            shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(held)
 

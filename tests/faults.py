@@ -163,7 +163,7 @@ def with_small_files(arguments: Sequence[str], most: int) -> subprocess.Complete
 
 def leftovers(directory: Path) -> list[str]:
     """Names of unfinished work in a directory."""
-    endings = (".new", ".partial", ".old")
+    endings = (".partial", ".old")
     return sorted(path.name for path in directory.iterdir() if path.name.endswith(endings))
 
 

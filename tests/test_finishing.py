@@ -1,5 +1,7 @@
 """Directories that appear finished or not at all, two on the way to one place among them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from hubedit.finishing import finished
@@ -56,3 +58,16 @@ def test_what_nobody_holds_is_swept_for_the_same_place_alone(tmp_path):
     with finished(tmp_path / "out"):
         pass
     assert names(tmp_path) == [".other.12ab34cd.partial", ".out.keep", "out"]
+
+
+def test_runs_that_sweep_each_other_all_finish(tmp_path):
+    def run(number):
+        for turn in range(20):
+            with finished(tmp_path / "out", replace=True) as work:
+                (work / f"{number}-{turn}").write_text("x")
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(run, number) for number in range(8)]:
+            done.result()
+    assert names(tmp_path) == ["out"]
+    assert len(names(tmp_path / "out")) == 1
