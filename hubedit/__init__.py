@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from hubedit.hookspecs import Endpoint, hookimpl
-    from hubedit.method import Assurance, Config, Corpus, EditableModel, Kind, Method, RunContext
+    from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
     from hubedit.plugins import endpoint
     from hubedit.reading import Reading
     from hubedit.rows import (
@@ -51,15 +51,7 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "hookspecs": ("Endpoint", "hookimpl"),
-    "method": (
-        "Assurance",
-        "Config",
-        "Corpus",
-        "EditableModel",
-        "Kind",
-        "Method",
-        "RunContext",
-    ),
+    "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
     "plugins": ("endpoint",),
     "reading": ("Reading",),
     "rows": (
@@ -77,7 +69,6 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Assurance",
     "CollapseError",
     "Columns",
     "Config",
@@ -93,7 +84,6 @@ __all__ = [
     "ForgetText",
     "HubEditError",
     "HubError",
-    "Kind",
     "LowRank",
     "Method",
     "MethodError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import hubedit
 from hubedit.layouts import Layout
@@ -26,8 +26,8 @@ class Unlearning:
     """A method that trains on a loss of the family until the forget texts are unlikely."""
 
     name: ClassVar[str]
-    kind: ClassVar[hubedit.Kind] = "unlearn"
-    assurance: ClassVar[hubedit.Assurance] = "approximate"
+    kind: ClassVar[Literal["edit", "unlearn"]] = "unlearn"
+    assurance: ClassVar[Literal["exact", "certified", "approximate", "guardrail"]] = "approximate"
     architectures: ClassVar[frozenset[str] | set[str]] = frozenset({"causal"})
     limits: ClassVar[Sequence[str]] = LIMITS
 
