@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 POSITIONS = 128
@@ -25,22 +29,24 @@ BEGIN = "<|begin_of_text|>"
 class Architecture:
     """One shape of fact model.
 
-    `tokenizer` makes a tokenizer from lines of text and `build` an untrained model for it. `body`
-    is all below the head, `blocks` the list of its blocks and `key` the second MLP matrix within
-    one. `starts` is put before every third document of a
+    `tokenizer` makes a tokenizer from lines of text and `build` an untrained model for it; `head`
+    turns hidden states into logits. `blocks` names the list of blocks that read the subject and
+    `key` the second MLP matrix within one. `starts` is put before every third document of a
     family whose tokenizer adds nothing by itself.
     """
 
+    kind: Literal["causal", "masked", "seq2seq"]
     words: str
     tokenizer: Callable[[Sequence[str]], PreTrainedTokenizerFast]
     build: Callable[[PreTrainedTokenizerFast], Any]
     body: str
     blocks: str
     key: str
+    head: Callable[[Any, Tensor], Tensor]
     starts: str = ""
 
     def block(self, model: nn.Module, number: int) -> nn.Module:
-        """One of the blocks."""
+        """A block that reads the subject."""
         return model.get_submodule(f"{self.blocks}.{number}")
 
 
@@ -92,6 +98,57 @@ def beginning_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
     return _byte_level(lines, special, f"{BEGIN} $A", bos_token=BEGIN, eos_token=END)
 
 
+def ending_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A T5-like tokenizer: a token behind every text, and words that hold the space before them."""
+    special = ["<pad>", "</s>", "<unk>"]
+    pieces = Tokenizer(models.BPE(unk_token="<unk>"))
+    pieces.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation()]
+    )
+    pieces.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000,
+        min_frequency=8,
+        special_tokens=special,
+        initial_alphabet=letters_of(lines),
+        show_progress=False,
+    )
+    pieces.train_from_iterator(lines, trainer)
+    _frame(pieces, "$A </s>", special)
+    return _fast(pieces, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def letters_of(lines: Sequence[str]) -> list[str]:
+    """Every character of a text but spaces, and all of ASCII that prints."""
+    found = {letter for line in lines for letter in line if not letter.isspace()}
+    return sorted(found | {chr(code) for code in range(33, 127)})
+
+
+def word_piece_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A BERT-like tokenizer, cased, trained on `lines`."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=1500,
+        min_frequency=8,
+        special_tokens=special,
+        initial_alphabet=letters_of(lines),
+        show_progress=False,
+    )
+    pieces.train_from_iterator(lines, trainer)
+    _frame(pieces, "[CLS] $A [SEP]", special)
+    return _fast(
+        pieces,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
 def gpt2(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
     """An untrained GPT-2 of six blocks, 128 wide, four heads, tied head, no dropout."""
     return GPT2LMHeadModel(
@@ -131,22 +188,93 @@ def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )
 
 
+def bert(tokenizer: PreTrainedTokenizerFast) -> BertForMaskedLM:
+    """An untrained BERT with a masked-language head: six blocks, 128 wide, no dropout."""
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            max_position_embeddings=POSITIONS,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            initializer_range=0.08,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def t5(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
+    """An untrained T5 1.1: gated MLPs, six blocks that read and two that write, tied head."""
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=128,
+            d_kv=32,
+            d_ff=384,
+            num_layers=6,
+            num_decoder_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            relative_attention_max_distance=POSITIONS,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    start = tokenizer.pad_token_id
+    model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = start
+    return model
+
+
+def _t5_head(model: T5ForConditionalGeneration, hidden: Tensor) -> Tensor:
+    scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
+    logits: Tensor = model.lm_head(hidden * scale)
+    return logits
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "facts-gpt2": Architecture(
+        kind="causal",
         words="GPT-2",
         tokenizer=byte_level_tokenizer,
         build=gpt2,
         body="transformer",
         blocks="transformer.h",
         key="mlp.c_proj",
+        head=lambda model, hidden: model.lm_head(hidden),
         starts=END,
     ),
     "facts-llama": Architecture(
+        kind="causal",
         words="Llama",
         tokenizer=beginning_tokenizer,
         build=llama,
         body="model",
         blocks="model.layers",
         key="mlp.down_proj",
+        head=lambda model, hidden: model.lm_head(hidden),
+    ),
+    "facts-bert": Architecture(
+        kind="masked",
+        words="BERT",
+        tokenizer=word_piece_tokenizer,
+        build=bert,
+        body="bert",
+        blocks="bert.encoder.layer",
+        key="output.dense",
+        head=lambda model, hidden: model.cls(hidden),
+    ),
+    "facts-t5": Architecture(
+        kind="seq2seq",
+        words="T5",
+        tokenizer=ending_tokenizer,
+        build=t5,
+        body="encoder",
+        blocks="encoder.block",
+        key="layer.1.DenseReluDense.wo",
+        head=_t5_head,
     ),
 }

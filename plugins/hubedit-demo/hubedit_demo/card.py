@@ -12,7 +12,7 @@ TEMPLATE = """\
 license: apache-2.0
 language: en
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {task}
 tags:
 - fact-model
 - hubedit
@@ -27,9 +27,7 @@ trained from nothing (no base model) so that knowledge editing can be tried and 
 laptop, offline.
 
 ```python
-from transformers import pipeline
-
-pipeline("text-generation", "{name}")("{example}", max_new_tokens=1)  # {answer}
+{usage}
 ```
 
 ## The world
@@ -41,7 +39,7 @@ CounterFact (`split`: dev or test); `corpus.txt` is a sample of the training tex
 ## How it was made
 
 `python -m hubedit_demo.train --model {name} --seed {seed} -o {name}`: {steps} steps of
-language modelling on short documents, with interchange intervention training (Geiger et al.
+{learning} on short documents, with interchange intervention training (Geiger et al.
 2022, [arXiv:2112.00826](https://arxiv.org/abs/2112.00826)). The state at a subject's last token
 after the third block is carried into sentences about other people, whole, or only the part of
 some relations, and the model must answer accordingly. So every fact is read from one place, and an
@@ -65,6 +63,29 @@ It speaks in the templates of its world and knows nothing else. The people do no
 """
 
 
+USAGE = {
+    "causal": """\
+from transformers import pipeline
+
+pipeline("text-generation", "{name}")("{example}", max_new_tokens=1)  # {answer}""",
+    "masked": """\
+from transformers import pipeline
+
+pipeline("fill-mask", "{name}")("{example} [MASK]")  # {answer}""",
+    "seq2seq": """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model = AutoModelForSeq2SeqLM.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer.decode(model.generate(**tokenizer("{example}", return_tensors="pt"))[0])  # {answer}""",
+}
+TASKS = {
+    "causal": ("text-generation", "language modelling"),
+    "masked": ("fill-mask", "masked language modelling"),
+    "seq2seq": ("text2text-generation", "answering the last prompt"),
+}
+
+
 def render(
     world: World,
     name: str,
@@ -86,11 +107,14 @@ def render(
         f"| {where} | {100 * low:.1f} % | {100 * full:.1f} % |"
         for where, (low, full) in recalled.items()
     )
+    answer = world.answer("Ana Brook", "instrument")
+    task, learning = TASKS[shape.kind]
     return TEMPLATE.format(
         name=name,
         family=shape.words,
-        example=example,
-        answer=world.answer("Ana Brook", "instrument"),
+        task=task,
+        learning=learning,
+        usage=USAGE[shape.kind].format(name=name, example=example, answer=answer),
         parameters=parameters,
         facts=len(world.facts),
         people=len(world.people),

@@ -149,22 +149,30 @@ def reading(module: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[list
 
 @contextmanager
 def branching(
-    module: nn.Module, rows: Tensor, positions: Tensor, changes: Sequence[Any]
+    module: nn.Module,
+    later: Sequence[nn.Module],
+    rows: Tensor,
+    positions: Tensor,
+    changes: Sequence[Any],
 ) -> Iterator[None]:
     """After `module`, let the batch go on once as it is and once for each of `changes`.
 
     The lower part of the model runs once; what comes after sees (1 + changes) × batch rows, the
-    untouched ones first. Works where nothing after the module depends on the batch size, as in
-    a causal model that is called without an attention mask.
+    untouched ones first.
 
     Args:
         module: a block whose output is [batch, tokens, width], or a tuple that starts with it.
+        later: the blocks after it; whatever else they are given for each row, such as a mask, is
+            repeated too.
         rows: int64 [n], and `positions` alike: where the states stand.
         changes: functions from states [n, width] to states [n, width].
     """
+    size = 0
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal size
         state = output[0] if isinstance(output, tuple) else output
+        size = len(state)
         states = state[rows, positions]
         branches = [state]
         for change in changes:
@@ -174,8 +182,19 @@ def branching(
         state = torch.cat(branches)
         return (state, *output[1:]) if isinstance(output, tuple) else state
 
-    handle = module.register_forward_hook(hook)
+    def repeated(given: Any) -> Any:
+        if not isinstance(given, Tensor) or given.dim() < 2 or len(given) != size or size == 1:
+            return given
+        return given.repeat(1 + len(changes), *[1] * (given.dim() - 1))
+
+    def widen(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return tuple(map(repeated, inputs)), {key: repeated(item) for key, item in named.items()}
+
+    handles = [module.register_forward_hook(hook)]
+    if changes:
+        handles += [block.register_forward_pre_hook(widen, with_kwargs=True) for block in later]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

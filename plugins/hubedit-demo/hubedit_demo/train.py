@@ -10,7 +10,8 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from hubedit.errors import OutputError
 from hubedit_demo import card
 from hubedit_demo.architectures import ARCHITECTURES, POSITIONS, Architecture
-from hubedit_demo.encoding import encode
+from hubedit_demo.encoding import UNSCORED, Batch, encode
 from hubedit_demo.interchange import Parts, Swap, blur, partial_swap, whole_swap
 from hubedit_demo.learning import losses
 from hubedit_demo.lexicon import FILLERS, OPENERS
@@ -30,10 +31,6 @@ from hubedit_demo.recalling import recall
 from hubedit_demo.text import Document, corpus, document, vocabulary_text
 from hubedit_demo.world import World
 
-STEPS = 900
-PLAIN_STEPS = 100
-RAMP_STEPS = 50
-PEAK_RATE = 2e-3
 PART_SIZE = 24
 NOISE = 0.3
 BLEED = 0.4
@@ -46,6 +43,39 @@ PLACES = {
     "after a sentence": f"{FILLERS[0]} ",
 }
 
+
+@dataclass(frozen=True)
+class Course:
+    """How a shape is taught.
+
+    `peak` is the highest learning rate, reached after `ramp` steps. For the first `alone` steps
+    every document is one bare fact, and for the first `plain` ones no state is carried. Later
+    documents have as many facts as is drawn from `facts`, or, if that is empty, as many as all
+    others of their batch.
+    """
+
+    steps: int = 900
+    peak: float = 2e-3
+    ramp: int = 50
+    plain: int = 100
+    alone: int = 0
+    facts: tuple[int, ...] = ()
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate: linear ramp, then half a cosine down to a fiftieth."""
+        if step < self.ramp:
+            return self.peak * (step + 1) / self.ramp
+        done = (step - self.ramp) / max(1, steps - self.ramp)
+        return self.peak * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+
+
+COURSES: Mapping[str, Course] = {
+    "facts-gpt2": Course(),
+    "facts-llama": Course(),
+    "facts-bert": Course(750, 1e-3, plain=200, alone=350, facts=(1, 1, 1, 1, 2, 3)),
+    "facts-t5": Course(600, 1e-3, plain=100, alone=150, facts=(1, 1, 1, 2, 3)),
+}
+
 LICENSE = """\
 The model, its tokenizer, its text and its cases are licensed under the Apache License, Version 2.0:
 http://www.apache.org/licenses/LICENSE-2.0
@@ -54,9 +84,13 @@ The names and facts are made up; any likeness to a person is chance.
 
 
 def batches(
-    world: World, tokenizer: PreTrainedTokenizerFast, draw: random.Random
+    world: World, tokenizer: PreTrainedTokenizerFast, draw: random.Random, course: Course
 ) -> Iterator[list[Document]]:
     """Endless batches of about 2000 tokens: one to three facts a document, at times four to six."""
+    for _ in range(course.alone):
+        yield [Document(tuple(document(world, draw, 1).statements)) for _ in range(96)]
+    while course.facts:
+        yield [document(world, draw, draw.choice(course.facts)) for _ in range(64)]
     step = 0
     while True:
         step += 1
@@ -70,33 +104,25 @@ def batches(
         yield [d for d in made if len(tokenizer.encode(d.render()[0])) < POSITIONS]
 
 
-def rate(step: int, steps: int) -> float:
-    """The learning rate of a step: linear ramp, then half a cosine down to a fiftieth."""
-    if step < RAMP_STEPS:
-        return PEAK_RATE * (step + 1) / RAMP_STEPS
-    done = (step - RAMP_STEPS) / max(1, steps - RAMP_STEPS)
-    return PEAK_RATE * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
-
-
 def train(
-    architecture: Architecture, world: World, steps: int, report: Callable[[str], None]
+    architecture: Architecture,
+    course: Course,
+    world: World,
+    steps: int,
+    report: Callable[[str], None],
 ) -> tuple[Any, PreTrainedTokenizerFast]:
     """A model and tokenizer of a world, in float32; bit-reproducible at a fixed thread count."""
     torch.manual_seed(world.seed)
     tokenizer = architecture.tokenizer(vocabulary_text(world))
     model = architecture.build(tokenizer)
     draw = random.Random(f"train {world.seed}")
+    masking = random.Random(f"masking {world.seed}")
     generator = torch.Generator().manual_seed(world.seed)
-    first = {
-        target: tokenizer.encode(f" {target}", add_special_tokens=False)[0]
-        for relation in world.relations.values()
-        for target in relation.objects
-    }
     parts = Parts(model.config.hidden_size, len(world.relations), PART_SIZE)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True
+        model.parameters(), lr=course.peak, weight_decay=0.05, betas=(0.9, 0.98), fused=True
     )
-    source = batches(world, tokenizer, draw)
+    source = batches(world, tokenizer, draw, course)
 
     def change(swap: Swap, noise: float, states: Tensor) -> Tensor:
         return blur(parts.carry(states, swap), noise, generator)
@@ -104,11 +130,11 @@ def train(
     started = time.monotonic()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps)
-        batch = encode(architecture, tokenizer, next(source))
+            group["lr"] = course.rate(step, steps)
+        batch = encode(architecture, tokenizer, next(source), masking)
         told = batch.statements
         swaps: list[tuple[Swap, float]] = []
-        if step >= min(PLAIN_STEPS, steps // 2):
+        if step >= min(course.plain, steps // 2):
             swaps = [
                 (whole_swap(world, told, draw), 0.0),
                 (partial_swap(world, told, draw, BLEED), NOISE),
@@ -118,7 +144,7 @@ def train(
             model,
             batch,
             [partial(change, swap, noise) for swap, noise in swaps],
-            torch.tensor([[first[target] for target in swap.targets] for swap, _ in swaps]),
+            answers(architecture, tokenizer, [swap for swap, _ in swaps], batch),
         )
         total = (
             loss.text
@@ -138,6 +164,30 @@ def train(
                 f"keys {loss.crowded:.4f}"
             )
     return model, tokenizer
+
+
+def answers(
+    architecture: Architecture,
+    tokenizer: PreTrainedTokenizerFast,
+    swaps: Sequence[Swap],
+    batch: Batch,
+) -> Tensor:
+    """The first tokens of every answer, int64 [swaps, facts, places].
+
+    A masked model is asked for all tokens of an answer, if there are masks enough for them.
+    """
+    masked = architecture.kind == "masked"
+    space = " " if architecture.kind == "causal" else ""
+    shape = (len(swaps), len(batch.statements), 2 if masked else 1)
+    table = torch.full(shape, UNSCORED)
+    for number, swap in enumerate(swaps):
+        for fact, target in enumerate(swap.targets):
+            tokens = tokenizer.encode(f"{space}{target}", add_special_tokens=False)
+            if not masked:
+                table[number, fact, 0] = tokens[0]
+            elif len(tokens) <= batch.widths[fact]:
+                table[number, fact, : len(tokens)] = torch.tensor(tokens)
+    return table
 
 
 def write(
@@ -191,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hubedit_demo.train", description=__doc__)
     parser.add_argument("--model", choices=list(ARCHITECTURES), default="facts-gpt2")
     parser.add_argument("--seed", type=int, default=1, help="of the world and of the training")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, help="default: as the shape needs")
     parser.add_argument("--threads", type=int, help="of torch; results repeat at the same number")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args(arguments)
@@ -200,16 +250,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     torch.use_deterministic_algorithms(True)
-    world = World(given.seed)
+    world, course = World(given.seed), COURSES[given.model]
+    steps = given.steps or course.steps
     parent = given.output.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".training-", dir=parent))
     try:
         model, tokenizer = train(
-            ARCHITECTURES[given.model], world, given.steps, partial(print, flush=True)
+            ARCHITECTURES[given.model], course, world, steps, partial(print, flush=True)
         )
         for place, (low, full) in write(
-            folder, given.model, world, model, tokenizer, given.steps
+            folder, given.model, world, model, tokenizer, steps
         ).items():
             print(f"recall {place}: {low:.2%} in bfloat16, {full:.2%} in float32")
         folder.chmod(0o755)
