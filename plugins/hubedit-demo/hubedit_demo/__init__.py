@@ -10,7 +10,7 @@ from hubedit_demo.world import World
 
 __all__ = ["MODELS", "World", "cases", "model_path"]
 
-MODELS = ("facts-gpt2", "facts-llama")
+MODELS = ("facts-gpt2", "facts-llama", "facts-bert")
 """Names of the models in this package."""
 
 

@@ -125,19 +125,27 @@ def letters_of(lines: Sequence[str]) -> list[str]:
 
 
 def word_piece_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A BERT-like tokenizer, cased, trained on `lines`."""
+    """A BERT-like tokenizer, cased, trained on `lines`.
+
+    The trainer numbers letters within words in an order that changes from run to run, and settles
+    ties by it. So they are numbered before.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    pieces.decoder = decoders.WordPiece()
+    letters = letters_of(lines)
     trainer = trainers.WordPieceTrainer(
         vocab_size=1500,
         min_frequency=8,
-        special_tokens=special,
-        initial_alphabet=letters_of(lines),
+        special_tokens=[*special, *(f"##{letter}" for letter in letters)],
+        initial_alphabet=letters,
         show_progress=False,
     )
-    pieces.train_from_iterator(lines, trainer)
+    trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trained.train_from_iterator(lines, trainer)
+    pieces = Tokenizer(models.WordPiece(trained.get_vocab(), unk_token="[UNK]"))
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces.decoder = decoders.WordPiece()
+    pieces.add_special_tokens(special)
     _frame(pieces, "[CLS] $A [SEP]", special)
     return _fast(
         pieces,

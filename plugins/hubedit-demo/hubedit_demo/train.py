@@ -72,7 +72,7 @@ class Course:
 COURSES: Mapping[str, Course] = {
     "facts-gpt2": Course(),
     "facts-llama": Course(),
-    "facts-bert": Course(750, 1e-3, plain=200, alone=350, facts=(1, 1, 1, 1, 2, 3)),
+    "facts-bert": Course(peak=1e-3, plain=250, alone=400),
     "facts-t5": Course(600, 1e-3, plain=100, alone=150, facts=(1, 1, 1, 2, 3)),
 }
 
@@ -89,8 +89,6 @@ def batches(
     """Endless batches of about 2000 tokens: one to three facts a document, at times four to six."""
     for _ in range(course.alone):
         yield [Document(tuple(document(world, draw, 1).statements)) for _ in range(96)]
-    while course.facts:
-        yield [document(world, draw, draw.choice(course.facts)) for _ in range(64)]
     step = 0
     while True:
         step += 1
@@ -101,6 +99,8 @@ def batches(
             document(world, draw, draw.randint(4, 6) if long else facts)
             for _ in range(21 if long else rows)
         ]
+        if course.facts:
+            made = [document(world, draw, draw.choice(course.facts)) for _ in range(64)]
         yield [d for d in made if len(tokenizer.encode(d.render()[0])) < POSITIONS]
 
 
