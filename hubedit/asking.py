@@ -165,7 +165,7 @@ class Asking(Reader):
             ):
                 said[index] = new
         if self.layout.architecture == "seq2seq":
-            return [self._text(said[index]) for index in range(len(rows))]
+            return [self._text(said[index]).strip() for index in range(len(rows))]
         return [self._said(row, said[index]) for index, row in enumerate(rows)]
 
     def _continue(self, rows: Sequence[Sequence[int]], count: int) -> list[list[int]]:

@@ -270,8 +270,9 @@ def family(place: Place) -> tuple[Layout | None, list[Finding]]:
 
 def parameter_of(tensor: str, layout: Layout) -> str:
     """The parameter name of a stored tensor: some files leave the family's prefix off."""
-    prefix = layout.block.partition(".")[0] + "."
-    return tensor if tensor.startswith((prefix, layout.head + ".")) else prefix + tensor
+    named = [layout.block, layout.embeddings, layout.head, layout.reader.block]
+    roots = [name.partition(".")[0] for name in named]
+    return tensor if tensor.partition(".")[0] in roots else f"{roots[0]}.{tensor}"
 
 
 def _weights(place: Place, layout: Layout | None) -> list[Finding]:

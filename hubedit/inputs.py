@@ -69,7 +69,7 @@ def read_inputs(
     """
     import torch
 
-    stack = model.layout.encoder or model.layout
+    stack = model.layout.reader
     deepest = max(modules, key=lambda name: stack.layer_of(name + ".weight") or 0)
     reader: Any = model.model if model.layout.encoder is None else model.model.get_encoder()
     more = {"use_cache": False} if model.layout.architecture == "causal" else {}

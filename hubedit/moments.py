@@ -140,7 +140,7 @@ def second_moments(
     layout = model.layout
     most = layout.positions(model.model.config)
     length = length if most is None else min(length, most)
-    skip = layout.first_token_sink if skip_first is None else skip_first
+    skip = layout.reader.first_token_sink if skip_first is None else skip_first
     keys = {name: statistic_key(model, name, texts, length, skip) for name in modules}
 
     def build(works: Mapping[str, Path]) -> None:
@@ -188,7 +188,7 @@ def _stack_of(layout: Layout, module: str) -> tuple[Layout, int]:
     Raises:
         UnsupportedModelError: it belongs to none, or to one that does not read texts.
     """
-    stack = layout.encoder or layout
+    stack = layout.reader
     layer = stack.layer_of(module + ".weight")
     if layer is None or not module.startswith(stack.block.split("{}")[0]):
         where = "the encoder" if layout.encoder else "a block"

@@ -93,7 +93,7 @@ def keys_by_hand(model, module, texts, length, skip):
 def test_several_modules_are_measured_in_one_pass(family, load, tmp_path):
     model, texts = load(family), texts_of(MANY[:150])
     modules = [module_of(model, layer) for layer in (1, 0)]
-    skip = model.layout.first_token_sink
+    skip = model.layout.reader.first_token_sink
     with counting(model) as passes:
         found = second_moments(model, modules, texts, make_run(tmp_path), length=9)
     assert len(passes) == -(-len(texts.counted) // CHUNK)

@@ -37,7 +37,7 @@ def _trained(layout: Layout, config: FtConfig) -> Sequence[str] | None:
     """Names of the weights that are trained, or None where the model's depth or biases decide."""
     if config.layers is None or config.bias:
         return None
-    return [layout.mlp_out_weight(layer) for layer in config.layers]
+    return [layout.reader.mlp_out_weight(layer) for layer in config.layers]
 
 
 class Ft(hubedit.Method[hubedit.FactEdit, FtConfig]):
@@ -50,7 +50,7 @@ class Ft(hubedit.Method[hubedit.FactEdit, FtConfig]):
     name = "ft"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "masked", "seq2seq"})
     limits = LIMITS
     paper = PAPER
 
@@ -86,7 +86,7 @@ class FtL(hubedit.Method[hubedit.FactEdit, FtLConfig]):
     name = "ft-l"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "masked", "seq2seq"})
     limits = LIMITS
     paper = PAPER
 
@@ -117,7 +117,7 @@ class FtM(hubedit.Method[hubedit.FactEdit, FtConfig]):
     name = "ft-m"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "masked", "seq2seq"})
     limits = LIMITS
     paper = (
         "Zhang, Yao, Tian, Wang, Deng, Wang et al.: A Comprehensive Study of Knowledge Editing for "
@@ -151,7 +151,7 @@ class Lora(hubedit.Method[hubedit.FactEdit, LoraConfig]):
     name = "lora"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "masked", "seq2seq"})
     limits = LIMITS
     paper = (
         "Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen: LoRA: Low-Rank Adaptation of Large "
@@ -166,7 +166,13 @@ class Lora(hubedit.Method[hubedit.FactEdit, LoraConfig]):
         rows: Sequence[hubedit.FactEdit],
         config: LoraConfig,
     ) -> Mapping[str, int] | None:
-        """The matrix of every chosen linear module changes by an update of the factors' rank."""
+        """The matrix of every chosen linear module changes by an update of the factors' rank.
+
+        Not known before for models of two stacks: shapes do not tell their tables of positions from
+        matrices.
+        """
+        if layout.encoder is not None:
+            return None
         found = {}
         for name, shape in shapes.items():
             layer = layout.layer_of(name)

@@ -105,12 +105,14 @@ def product(a: torch.Tensor, b: torch.Tensor, scale: float, conv1d: bool) -> hub
 def linear_modules(model: hubedit.EditableModel, config: LoraConfig) -> dict[str, Any]:
     """The chosen modules with one matrix each: Linear, or Conv1D where the layout says so.
 
+    In a model of two stacks, layers are counted in both.
+
     Raises:
         ConfigError: the model has no such layer, or none is named.
         UnsupportedModelError: there are none.
     """
     layout = model.layout
-    depth = layout.depth(model.model.config)
+    depth = max(stack.depth(model.model.config) for stack in (layout, layout.reader))
     layers = range(depth) if config.layers is None else config.layers
     if not layers or not all(0 <= layer < depth for layer in layers):
         raise hubedit.ConfigError(

@@ -1,4 +1,8 @@
-"""Editing many facts at once as a hubedit plugin: MEMIT, EMMET and AlphaEdit."""
+"""Editing many facts at once as a hubedit plugin: MEMIT, EMMET and AlphaEdit.
+
+The papers edit causal models. For seq2seq models, and EMMET for masked ones, this is hubedit's own
+port: the matrices are the encoder's, and the target is predicted at the masks or by the decoder.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ __all__ = [
 ]
 
 LIMITS = (
+    "For masked and seq2seq models the method is hubedit's own port of what was published for "
+    "causal ones.",
     "The facts are rewritten where they are asked about their subjects; what follows from them, "
     "and the reverse questions, do not change with them.",
     "Other facts about the same subjects can change.",
@@ -43,7 +49,7 @@ class _ManyFacts:
         """The weights that are changed, or None while the layers are left to the model's depth."""
         if config.layers is None:
             return None
-        return [layout.mlp_out_weight(layer) for layer in config.layers]
+        return [layout.reader.mlp_out_weight(layer) for layer in config.layers]
 
     @classmethod
     def predict(
@@ -54,7 +60,7 @@ class _ManyFacts:
         config: ManyFactsConfig,
     ) -> Mapping[str, int] | None:
         """Every edited layer's weight changes, by a rank of one for each key of each batch."""
-        rows, layers = without_repeats(rows), config.layers
+        rows, layers, layout = without_repeats(rows), config.layers, layout.reader
         if layers is None:
             numbers = [layout.layer_of(name) for name in shapes]
             depth = max((number for number in numbers if number is not None), default=0) + 1
@@ -84,7 +90,7 @@ class Memit(_ManyFacts, hubedit.Method[hubedit.FactEdit, MemitConfig]):
     name = "memit"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "seq2seq"})
     limits = LIMITS
     paper = (
         "Meng, Sharma, Andonian, Belinkov, Bau: Mass-Editing Memory in a Transformer, ICLR 2023, "
@@ -122,7 +128,7 @@ class Emmet(_ManyFacts, hubedit.Method[hubedit.FactEdit, EmmetConfig]):
     name = "emmet"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "masked", "seq2seq"})
     limits = LIMITS
     single = True
     paper = (
@@ -153,7 +159,7 @@ class AlphaEdit(_ManyFacts, hubedit.Method[hubedit.FactEdit, AlphaEditConfig]):
     name = "alphaedit"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "seq2seq"})
     limits = LIMITS
     paper = (
         "Fang, Jiang, Wang, Ma, Jie, Wang, He, Chua: AlphaEdit: Null-Space Constrained Knowledge "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from hubedit_rome.batches import target_probabilities
 from hubedit_rome.contexts import Context, place_all, with_something_before
 from hubedit_rome.guard import Canary, stop, trial
 from hubedit_rome.prefixes import sample_prefixes
@@ -19,7 +20,7 @@ import hubedit
 from hubedit_memit.config import ManyFactsConfig
 from hubedit_memit.conflicts import grouped, without_repeats
 from hubedit_memit.layers import check_layers, default_layers
-from hubedit_memit.states import Weighed, read, target_probabilities, weigh
+from hubedit_memit.states import Weighed, read, weigh
 from hubedit_memit.values import Wish, optimise
 
 Solve = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -43,11 +44,11 @@ def apply(
         prepare: the closed form of the method.
         single: whether one layer is edited where the settings name none.
     """
-    rows = without_repeats(rows)
-    chosen = config.layers or default_layers(model.layout, model.model.config, single)
-    sites = [Site.find(model, layer) for layer in check_layers(chosen)]
+    rows, layout = without_repeats(rows), model.layout.reader
+    chosen = config.layers or default_layers(layout, model.model.config, single)
+    sites = [Site.find(model, layer) for layer in check_layers(layout, chosen)]
     with at_rest(model.model):
-        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
+        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run, rows)
         run.record("prefixes", prefixes)
         texts = gather_texts(model, sites[-1], config, run)
         moments = moments_of(model, sites, texts, config, run)
@@ -162,6 +163,15 @@ class _Editing:
     figures: list[dict[str, Any]] = field(default_factory=list)
     batches: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def place(self) -> str:
+        """The module whose output is to become z*: the last edited block.
+
+        Where a block normalises what it has added up, it is the matrix, whose output is added.
+        """
+        site = self.layers[-1].site
+        return site.mlp_out if self.model.layout.reader.post_norm else site.block
+
     def write(self, rows: Sequence[hubedit.FactEdit], start: int) -> bool:
         """Write one batch of rows on the model as it is now; `start` rows were written before.
 
@@ -235,7 +245,7 @@ class _Editing:
         """A row after every prefix, without the contexts whose keys tell nothing of the subject."""
         everywhere = place_all(self.model, row, self.prefixes)
         usable: Sequence[Context] = everywhere
-        if self.model.layout.first_token_sink:
+        if self.model.layout.reader.first_token_sink:
             usable = with_something_before(everywhere)
         if len(usable) < len(everywhere):
             self.run.log(
@@ -247,12 +257,11 @@ class _Editing:
     def optimised(self, wishes: Sequence[Wish]) -> tuple[torch.Tensor, list[dict[str, Any]]]:
         """Every δ, float64 [width, wishes], and the figures of each optimisation."""
         size, count = self.config.rows_at_once, len(wishes)
-        block = self.layers[-1].site.block
         deltas, figures = [], []
         with self.run.progress("z*", total=self.config.steps * math.ceil(count / size)) as bar:
             for start in range(0, count, size):
                 part = wishes[start : start + size]
-                found = optimise(self.model, block, part, self.config, bar)
+                found = optimise(self.model, self.place, part, self.config, bar)
                 deltas.append(doubles(found.deltas))
                 figures += [
                     {"loss": loss, "optimised_probability": probability, "steps": steps}
@@ -273,11 +282,10 @@ class _Editing:
 
         Each update stays on its weight until `tried` is closed, so that later layers see it.
         """
-        block = self.layers[-1].site.block
         updates: list[_Update] = []
         begin: torch.Tensor | None = None
         for index, layer in enumerate(self.layers):
-            keys, states = read(self.model, layer.site, block, weighed)
+            keys, states = read(self.model, layer.site, self.place, weighed)
             begin = states if begin is None else begin
             left_over = begin + deltas.to(begin.device) - states
             residual = left_over / (len(self.layers) - index)

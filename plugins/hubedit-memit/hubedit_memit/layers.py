@@ -20,10 +20,10 @@ PUBLISHED: dict[tuple[str, int], tuple[int, ...]] = {
 def default_layers(layout: Layout, config: Any, single: bool = False) -> tuple[int, ...]:
     """The published layers; else a sixth of the blocks, two to five, up to the one ROME edits.
 
-    With `single` it is the one that ROME edits.
+    With `single`, and where blocks normalise what they add up, it is the one that ROME edits.
     """
     depth, last = layout.depth(config), layout.edit_layer(config)
-    if single:
+    if single or layout.post_norm:
         return (last,)
     if (layout.model_type, depth) in PUBLISHED:
         return PUBLISHED[layout.model_type, depth]
@@ -31,15 +31,21 @@ def default_layers(layout: Layout, config: Any, single: bool = False) -> tuple[i
     return tuple(range(max(last - count + 1, 0), last + 1))
 
 
-def check_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
-    """Refuse layers that are not in rising order.
+def check_layers(layout: Layout, layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse layers that are not in rising order, or whose shares would not add up.
 
     Raises:
-        ConfigError: there is none, or they are not in rising order.
+        ConfigError: there is none, they are not in rising order, or they are several in a family
+            whose blocks normalise what they add up.
     """
     if not layers or list(layers) != sorted(set(layers)):
         raise hubedit.ConfigError(
             f"layers {list(layers)} were asked for; name at least one, in rising order, such as "
             "layers=[3,4,5]"
+        )
+    if layout.post_norm and len(layers) > 1:
+        raise hubedit.ConfigError(
+            f"blocks of {layout.model_type} normalise what they add up, so that shares of several "
+            f"layers do not sum to a whole; name one, such as layers=[{layers[-1]}]"
         )
     return layers

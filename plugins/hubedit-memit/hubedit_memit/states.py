@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from hubedit_rome.batches import Batch
 from hubedit_rome.contexts import Context
-from hubedit_rome.site import Site, doubles, doubles_on, forward
+from hubedit_rome.site import Site, doubles, doubles_on
 
 import hubedit
 
@@ -46,13 +47,13 @@ def weigh(
 
 @torch.no_grad()
 def read(
-    model: hubedit.EditableModel, site: Site, block: str, groups: Sequence[Weighed]
+    model: hubedit.EditableModel, site: Site, place: str, groups: Sequence[Weighed]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean key and the mean state of each group of texts, as the model is now.
 
     Args:
         site: the matrix whose inputs are the keys.
-        block: name of the module whose outputs are the states; it is not before the matrix.
+        place: name of the module whose outputs are the states; it is not before the matrix.
 
     Returns:
         Keys K [d_in, groups] and states [width, groups], both float64.
@@ -62,18 +63,13 @@ def read(
     states: list[torch.Tensor] = []
     for start in range(0, len(flat), TEXTS_AT_ONCE):
         part = flat[start : start + TEXTS_AT_ONCE]
-        # What follows the subject cannot change what a causal model holds there.
-        longest = max(context.subject for context in part) + 1
-        inputs = model.batch([context.text for context in part])
-        inputs = {name: inputs[name][:, :longest] for name in ("input_ids", "attention_mask")}
+        batch = Batch.of(model, [shortened(model, context) for context in part])
         with ExitStack() as stack:
-            after = stack.enter_context(model.trace(block, stop=True))
+            after = stack.enter_context(model.trace(place, stop=True))
             matrix = stack.enter_context(model.trace(site.mlp_out))
-            forward(model, inputs)
-        at = torch.tensor([context.subject for context in part], device=after.output.device)
-        number = torch.arange(len(part), device=at.device)
-        keys.append(doubles(matrix.input[number, at]))
-        states.append(doubles(after.output[number, at]))
+            model.model(**batch.inputs)
+        keys.append(doubles(batch.at_subjects(matrix.input)))
+        states.append(doubles(batch.at_subjects(after.output)))
     device = doubles_on(model.device)
     weights = torch.zeros(2, len(flat), len(groups), dtype=torch.float64, device=device)
     start = 0
@@ -85,17 +81,11 @@ def read(
     return torch.cat(keys).T @ weights[0], torch.cat(states).T @ weights[1]
 
 
-@torch.no_grad()
-def target_probabilities(model: hubedit.EditableModel, contexts: Sequence[Context]) -> list[float]:
-    """The probability of the target in each context: the geometric mean of its tokens'."""
-    found: list[float] = []
-    for start in range(0, len(contexts), TEXTS_AT_ONCE):
-        part = contexts[start : start + TEXTS_AT_ONCE]
-        inputs = model.batch([context.text for context in part])
-        ids, likely = inputs["input_ids"].to(model.device), forward(model, inputs)
-        for number, context in enumerate(part):
-            at = torch.arange(context.first - 1, context.last, device=ids.device)
-            chosen = likely[number, at].float().log_softmax(-1)
-            chosen = chosen.gather(1, ids[number, at + 1][:, None])
-            found.append(float(chosen.mean().exp()))
-    return found
+def shortened(model: hubedit.EditableModel, context: Context) -> hubedit.Reading:
+    """What has to be read for what stands at the subject.
+
+    What follows the subject cannot change what a causal model holds there.
+    """
+    if model.layout.architecture != "causal":
+        return context.reading
+    return replace(context.reading, ids=context.reading.ids[: context.subject + 1])

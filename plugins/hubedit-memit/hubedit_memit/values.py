@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from hubedit_rome.contexts import Context
+from hubedit_rome.batches import Batch
+from hubedit_rome.contexts import Context, essence_of
 
 import hubedit
 from hubedit_memit.config import ManyFactsConfig
@@ -37,18 +39,15 @@ class Values:
 
 @dataclass(frozen=True)
 class _Batch:
-    """All texts of some wishes, tokenised together: the contexts of each, then “{subject} is a”.
+    """All readings of some wishes together: the contexts of each, then what asks what it is.
 
-    `owner` [texts] is the wish of each text, `lookup` [texts] the position of δ in it. A place is a
-    position whose next token is looked at: `text` and `at` say where, `token` is the target's and
-    `share` its weight in the loss; `essence` marks the places whose divergence counts, whose
-    `token` and `share` are 0.
+    `owner` [readings] is the wish of each reading. A place is a position whose logits are looked
+    at: `text` and `at` say where, `token` is the target's and `share` its weight in the loss;
+    `essence` marks the places whose divergence counts, whose `token` and `share` are 0.
     """
 
-    ids: torch.Tensor
-    mask: torch.Tensor
+    read: Batch
     owner: torch.Tensor
-    lookup: torch.Tensor
     text: torch.Tensor
     at: torch.Tensor
     token: torch.Tensor
@@ -64,12 +63,9 @@ class _Batch:
         texts = wanted[self.owner]
         places = texts[self.text]
         renumbered = texts.cumsum(0) - 1
-        longest = int(self.mask[texts].sum(1).max())
         return _Batch(
-            self.ids[texts, :longest],
-            self.mask[texts, :longest],
+            self.read.only(texts),
             self.owner[texts],
-            self.lookup[texts],
             renumbered[self.text[places]],
             self.at[places],
             self.token[places],
@@ -77,11 +73,15 @@ class _Batch:
             self.essence[places],
         )
 
+    def logits(self, model: hubedit.EditableModel) -> torch.Tensor:
+        """What the model says at the places, float32 [places, vocabulary]."""
+        return self.read.logits(model, self.text, self.at)
+
 
 @torch.enable_grad()
 def optimise(
     model: hubedit.EditableModel,
-    block: str,
+    place: str,
     wishes: Sequence[Wish],
     config: ManyFactsConfig,
     bar: Any,
@@ -91,24 +91,24 @@ def optimise(
     The loss is the sum over rows of the mean over contexts of the mean negative log-likelihood of
     the target's tokens, plus `kl_factor`·KL(edited ‖ unedited) of the next token at the subject's
     last token of “{subject} is a”, plus `weight_decay`·‖δ‖/‖reference‖² (Meng et al. 2023, equation
-    16, with the terms of the published code). δ is added to the block's output at the subject's
+    16, with the terms of the published code). δ is added to the output of `place` at the subject's
     last token. Wishes do not touch each other: their losses are summed, and one that is below
     `stop_loss` is taken out of the batch. Logits are computed only where they are looked at.
 
     Args:
-        block: name of the module whose output δ is added to.
+        place: name of the module whose output δ is added to: a block, or a matrix.
 
     Raises:
         MethodError: a loss is not finite.
     """
     whole = _tokenised(model, wishes)
     count, device = len(wishes), model.device
-    with torch.no_grad(), model.trace(block) as seen:
-        logits = _logits(model, whole)
+    with torch.no_grad(), model.trace(place) as seen:
+        logits = whole.logits(model)
         unedited = torch.zeros(count, logits.shape[-1], device=device)
         at = whole.essence
         unedited[whole.owner[whole.text[at]]] = logits[at].log_softmax(-1)
-        hidden = seen.output[torch.arange(len(whole.lookup), device=device), whole.lookup]
+        hidden = whole.read.at_subjects(seen.output)
         reference = _references(hidden.float().norm(dim=-1), whole, count)
 
     delta = torch.zeros(count, hidden.shape[-1], device=device, requires_grad=True)
@@ -117,8 +117,9 @@ def optimise(
     losses, likelihoods, steps = [0.0] * count, [0.0] * count, [0] * count
     batch = whole
     for step in range(config.steps):
-        with model.trace(block, replace_output=_shifted(delta, batch)):
-            likely = _logits(model, batch).log_softmax(-1)
+        shifted = batch.read.adding(partial(delta.index_select, 0, batch.owner))
+        with model.trace(place, replace_output=shifted):
+            likely = batch.logits(model).log_softmax(-1)
         chosen = likely.gather(1, batch.token[:, None])[:, 0] * batch.share
         owner = batch.owner[batch.text]
         nll = torch.zeros(count, device=device).index_add(0, owner, -chosen)
@@ -153,30 +154,6 @@ def optimise(
     return Values(delta.detach(), losses, probabilities, steps)
 
 
-def _shifted(delta: torch.Tensor, batch: _Batch) -> Any:
-    """What adds each row's δ at the subject's last token of its texts."""
-    place = torch.zeros(batch.ids.shape, device=delta.device)
-    place[torch.arange(len(place), device=delta.device), batch.lookup] = 1
-
-    def shifted(output: torch.Tensor) -> torch.Tensor:
-        return output + (place[..., None] * delta[batch.owner][:, None]).to(output.dtype)
-
-    return shifted
-
-
-def _logits(model: hubedit.EditableModel, batch: _Batch) -> torch.Tensor:
-    """Logits [places, vocabulary] in float32: the head is given the places and nothing else."""
-
-    def places(hidden: torch.Tensor) -> torch.Tensor:
-        return hidden[batch.text, batch.at][None]
-
-    with model.trace(model.layout.head, replace_input=places):
-        logits: torch.Tensor = model.model(
-            input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
-        ).logits
-    return logits[0].float()
-
-
 def _references(lengths: torch.Tensor, batch: _Batch, count: int) -> torch.Tensor:
     """The length that each δ is compared with: the median of ‖h‖ over its contexts [wishes].
 
@@ -190,40 +167,21 @@ def _references(lengths: torch.Tensor, batch: _Batch, count: int) -> torch.Tenso
 
 
 def _tokenised(model: hubedit.EditableModel, wishes: Sequence[Wish]) -> _Batch:
-    """Tokenise all contexts and essences, and list the places."""
-    texts: list[str] = []
+    """Read all contexts and essences, and list the places."""
+    readings: list[hubedit.Reading] = []
     owner: list[int] = []
-    lookup: list[int] = []
-    places: list[tuple[int, int, float, bool]] = []
+    places: list[tuple[int, int, int, float, bool]] = []
     for number, wish in enumerate(wishes):
         for own in wish.contexts:
             for context in own:
-                share = 1 / ((context.last - context.first + 1) * len(own))
-                for at in range(context.first - 1, context.last):
-                    places.append((len(texts), at, share, False))
-                texts.append(context.text)
-                lookup.append(context.subject)
-        essence = f"{wish.subject} is a"
-        subject = model.subject_token(essence, (0, len(wish.subject)))
-        places.append((len(texts), subject, 0.0, True))
-        texts.append(essence)
-        lookup.append(subject)
-        owner += [number] * (len(texts) - len(owner))
-    device = model.device
-    inputs = {name: tensor.to(device) for name, tensor in model.batch(texts).items()}
-    ids = inputs["input_ids"]
-    text = torch.tensor([place[0] for place in places], device=device)
-    position = torch.tensor([place[1] for place in places], device=device)
-    essences = torch.tensor([place[3] for place in places], device=device)
-    following = ids[text, (position + 1).clamp_max(ids.shape[1] - 1)]
-    return _Batch(
-        ids=ids,
-        mask=inputs["attention_mask"],
-        owner=torch.tensor(owner, device=device),
-        lookup=torch.tensor(lookup, device=device),
-        text=text,
-        at=position,
-        token=following.masked_fill(essences, 0),
-        share=torch.tensor([place[2] for place in places], device=device),
-        essence=essences,
-    )
+                share = 1 / (len(context.target) * len(own))
+                for at, token in zip(context.reading.places, context.target, strict=True):
+                    places.append((len(readings), at, token, share, False))
+                readings.append(context.reading)
+        essence = essence_of(model, wish.subject)
+        places.append((len(readings), essence.places[0], 0, 0.0, True))
+        readings.append(essence)
+        owner += [number] * (len(readings) - len(owner))
+    columns = [torch.tensor(column, device=model.device) for column in zip(*places, strict=True)]
+    owners = torch.tensor(owner, device=model.device)
+    return _Batch(Batch.of(model, readings), owners, *columns)

@@ -217,7 +217,7 @@ def test_without_slack_the_states_become_what_was_optimised_for(family, make_mod
     model, run = make_model(family), make_run()
     site, config = Site.find(model, 1), EmmetConfig(steps=4, absolute_epsilon=0, layers=(1,))
     with at_rest(model.model):
-        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
+        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run, ROWS)
         placed = [with_something_before(place_all(model, row, prefixes)) for row in ROWS]
         assert [len(own) for own in placed] == [len(prefixes)] * len(ROWS)
         groups = [weigh(own[:1], own[1:], 0.5, True) for own in placed]

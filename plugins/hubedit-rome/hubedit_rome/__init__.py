@@ -13,19 +13,23 @@ __all__ = ["Rome", "RomeConfig", "hubedit_methods"]
 
 
 class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
-    """Rank-One Model Editing: rewrite one fact in one MLP matrix of a causal language model.
+    """Rank-One Model Editing: rewrite one fact in one MLP matrix of a language model.
 
     The second matrix of an MLP is read as an associative memory from keys (its inputs) to values
     (its outputs). For each row the value that makes the model say the target is found by gradient
     descent, and a rank-one update lets the subject's key recall it while the keys of other texts
     are disturbed least (Meng et al. 2022, equations 2 to 4). Rows are made one after the other,
     each on the model that the rows before it left.
+
+    The paper edits causal models. For masked and seq2seq models this is hubedit's own port: the
+    matrix is the encoder's, the key is read with the masks in place, and the target is predicted at
+    them, or by the decoder.
     """
 
     name = "rome"
     kind = "edit"
     assurance = "approximate"
-    architectures = frozenset({"causal"})
+    architectures = frozenset({"causal", "masked", "seq2seq"})
     paper = (
         "Meng, Bau, Andonian, Belinkov: Locating and Editing Factual Associations in GPT, "
         "NeurIPS 2022, https://arxiv.org/abs/2202.05262"
@@ -33,6 +37,8 @@ class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
     limits = (
         "The fact is rewritten where it is asked about the subject; what follows from it, and the "
         "reverse question, do not change with it.",
+        "For masked and seq2seq models the method is hubedit's own port of what was published for "
+        "causal ones.",
         "Other facts about the same subject can change; `preserve=attributes` makes that rarer.",
         "The old fact is overwritten for the prompts that reach it, not shown to be gone: other "
         "layers may still hold it.",
@@ -42,7 +48,7 @@ class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
 
     def targets(self, layout: Layout, config: RomeConfig) -> Sequence[str] | None:
         """The one weight that is changed, or None while the layer is left to the model's depth."""
-        return None if config.layer is None else [layout.mlp_out_weight(config.layer)]
+        return None if config.layer is None else [layout.reader.mlp_out_weight(config.layer)]
 
     @classmethod
     def predict(
@@ -53,7 +59,7 @@ class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
         config: RomeConfig,
     ) -> Mapping[str, int] | None:
         """One weight changes, by a rank of one for each row."""
-        layer = config.layer
+        layer, layout = config.layer, layout.reader
         if layer is None:
             numbers = [layout.layer_of(name) for name in shapes]
             depth = max((number for number in numbers if number is not None), default=0) + 1

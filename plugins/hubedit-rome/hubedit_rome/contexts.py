@@ -1,45 +1,43 @@
-"""One prompt after each prefix, with the tokens of its subject and its target located."""
+"""One prompt after each prefix, as the model reads it, with its subject and its target located."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import hubedit
-from hubedit_rome.prefixes import positions
+
+ESSENCE = {"causal": "{} is a", "masked": "{} is a [MASK].", "seq2seq": "{} is a"}
+"""What is asked to see whether the subject is still what it was, by architecture."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """A prefix, the prompt and the target as one text.
+    """A prompt after a prefix, and the target's tokens, one for each place of the reading."""
 
-    `subject` is the index of the subject's last token; the target is the tokens `first` to `last`,
-    both included. All indices count special tokens that the tokenizer adds.
-    """
+    reading: hubedit.Reading
+    target: Sequence[int]
 
-    text: str
-    subject: int
-    first: int
-    last: int
+    @property
+    def subject(self) -> int:
+        """Index of the subject's last token in what is read."""
+        return subject_of(self.reading)
+
+
+def subject_of(reading: hubedit.Reading) -> int:
+    """Index of the subject's last token, in a reading that was made with a subject."""
+    assert reading.subject is not None
+    return reading.subject
 
 
 def place(model: hubedit.EditableModel, row: hubedit.FactEdit, prefix: str) -> Context:
     """Put a row's prompt and target after a prefix, as plain text.
 
     Raises:
-        MethodError: the target has no token of its own after the prompt.
+        RequestError: the target has no token of its own, or the model cannot read so much.
     """
-    prompt = prefix + row.text.rstrip()
-    text = prompt + row.continuation
     start, end = (len(prefix) + offset for offset in row.subject_span)
-    first = model.subject_token(text, (0, len(prompt))) + 1
-    last = model.subject_token(text, (len(prompt), len(text)))
-    if last < first:
-        raise hubedit.MethodError(
-            f"the target {row.target!r} has no token of its own after {prompt!r}; "
-            "end the prompt at a word"
-        )
-    return Context(text, model.subject_token(text, (start, end)), first, last)
+    return Context(*model.scored(prefix + row.text, row.continuation, (start, end)))
 
 
 def place_all(
@@ -48,16 +46,30 @@ def place_all(
     """Put a row after every prefix, the empty one first, leaving out what the model cannot read.
 
     Raises:
-        MethodError: even the bare prompt is longer than the model's positions.
+        RequestError: the model cannot read even the bare prompt with its target.
     """
-    longest = positions(model)
-    contexts = [place(model, row, prefix) for prefix in prefixes]
-    if contexts[0].last >= longest:
-        raise hubedit.MethodError(
-            f"“{row.text}” with its target is {contexts[0].last + 1} tokens long, but the model "
-            f"reads {longest}; shorten the prompt"
-        )
-    return [context for context in contexts if context.last < longest]
+    contexts = [place(model, row, prefixes[0])]
+    for prefix in prefixes[1:]:
+        try:
+            contexts.append(place(model, row, prefix))
+        except hubedit.RequestError:
+            continue
+    return contexts
+
+
+def essence_of(
+    model: hubedit.EditableModel, subject: str, at_subject: bool = True
+) -> hubedit.Reading:
+    """What asks what a subject is.
+
+    A causal model is asked at the subject's last token (as in the published code), or at the last
+    token of all (as in the paper's text); others where they would answer.
+    """
+    text = ESSENCE[model.layout.architecture].replace("{}", subject)
+    reading = model.next_reading(text, (0, len(subject)))
+    if at_subject and model.layout.architecture == "causal":
+        return replace(reading, places=[subject_of(reading)])
+    return reading
 
 
 def with_something_before(contexts: Sequence[Context]) -> list[Context]:

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 
 import hubedit
+from hubedit_rome.batches import Batch, target_probabilities
 from hubedit_rome.config import RomeConfig
-from hubedit_rome.contexts import Context, place_all, with_something_before
+from hubedit_rome.contexts import Context, place, place_all, with_something_before
 from hubedit_rome.guard import Canary, stop, trial
 from hubedit_rome.held import texts_on_subject
 from hubedit_rome.prefixes import sample_prefixes
-from hubedit_rome.site import Site, at_rest, doubles, forward
+from hubedit_rome.site import Site, at_rest, doubles
 from hubedit_rome.solve import Directions, denominator_of, rank_one
 from hubedit_rome.statistics import gather_texts, moments_of
-from hubedit_rome.value import optimise, target_probability
+from hubedit_rome.value import optimise
 
 
 def apply(
@@ -30,7 +31,7 @@ def apply(
     """Make every row, one after the other; see `Rome.apply`."""
     site = Site.find(model, config.layer)
     with at_rest(model.model):
-        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run.generator)
+        prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run, rows)
         run.record("prefixes", prefixes)
         texts = gather_texts(model, site, config, run, keys=config.covariance)
         moments = moments_of(model, [site], texts, config, run) if config.covariance else []
@@ -119,7 +120,7 @@ class _Editing:
 
     def usable(self, everywhere: Sequence[Context], name: str) -> Sequence[Context]:
         """The contexts whose keys tell something of the subject."""
-        if self.config.keys == "original" or not self.model.layout.first_token_sink:
+        if self.config.keys == "original" or not self.model.layout.reader.first_token_sink:
             return everywhere
         contexts = with_something_before(everywhere)
         if len(contexts) < len(everywhere):
@@ -159,7 +160,7 @@ class _Editing:
                 f"{self.config.max_norm_ratio:g}); use a smaller clamp_factor or another layer",
             )
         with trial(weight, (left @ right).to(weight.device)):
-            probability = target_probability(self.model, bare)
+            [probability] = target_probabilities(self.model, [bare])
             growth = self.canary.ratio(self.model)
         if growth is not None and growth > self.config.max_canary_ratio:
             stop(
@@ -185,12 +186,10 @@ def read_keys(
     model: hubedit.EditableModel, site: Site, contexts: Sequence[Context]
 ) -> torch.Tensor:
     """The matrix's input at the subject's last token of each context, float64 [contexts, d]."""
-    inputs = model.batch([context.text for context in contexts])
+    batch = Batch.of(model, [context.reading for context in contexts])
     with model.trace(site.mlp_out, stop=True) as seen:
-        forward(model, inputs)
-    at = torch.tensor([context.subject for context in contexts], device=seen.input.device)
-    keys: torch.Tensor = seen.input[torch.arange(len(contexts), device=at.device), at]
-    return doubles(keys)
+        model.model(**batch.inputs)
+    return doubles(batch.at_subjects(seen.input))
 
 
 @torch.no_grad()
@@ -199,13 +198,9 @@ def answers_of(model: hubedit.EditableModel, row: hubedit.FactEdit, bare: Contex
 
     The old answer is the row's `true_target` if it has one, and what the model says now.
     """
-    inputs = model.batch([bare.text])
-    ids, logits = inputs["input_ids"], forward(model, inputs)
-    answers = {int(logits[0, bare.first - 1].argmax()), int(ids[0, bare.first])}
+    logits = model.model(**model.inputs([bare.reading])).logits
+    answers = {int(logits[0, bare.reading.places[0]].argmax()), bare.target[0]}
     if row.true_target:
         before = row.model_copy(update={"target": row.true_target})
-        prompt = row.text.rstrip()
-        text = prompt + before.continuation
-        first = model.subject_token(text, (0, len(prompt))) + 1
-        answers.add(int(model.batch([text])["input_ids"][0, first]))
+        answers.add(place(model, before, "").target[0])
     return sorted(answers)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 import hubedit
 from hubedit_rome.prefixes import positions
-from hubedit_rome.site import forward
 
 CANARY_LENGTH = 128
 """Tokens read of each text, at most."""
+
+EVERY = 7
+"""Of so many tokens a masked model is asked for one."""
+
+ANSWERED = 4
+"""Tokens of the answer to each text of a model that reads and writes."""
+
+_Asked = tuple[hubedit.Reading, Sequence[int]]
+"""What is read, and the right tokens at its places."""
 
 
 def stop(run: hubedit.RunContext, reason: str) -> None:
@@ -30,6 +39,8 @@ def stop(run: hubedit.RunContext, reason: str) -> None:
 class Canary:
     """Fixed texts whose perplexity tells whether the model as a whole still works.
 
+    A causal model is asked for each token from those before it, a masked one for every seventh
+    token of a text, and one that reads and writes for what it answered to the text at the start.
     Texts that name a subject of the run are left out: those are meant to change.
     """
 
@@ -38,6 +49,9 @@ class Canary:
     ) -> None:
         subjects = [row.subject for row in rows]
         self.texts = [text for text in texts if not any(subject in text for subject in subjects)]
+        ask = {"causal": _going_on, "masked": _filling, "seq2seq": _answering}
+        asked = [ask[model.layout.architecture](model, text) for text in self.texts]
+        self.asked = [one for one in asked if one is not None]
         self.before = self._loss(model)
 
     def ratio(self, model: hubedit.EditableModel) -> float | None:
@@ -51,16 +65,42 @@ class Canary:
     @torch.no_grad()
     def _loss(self, model: hubedit.EditableModel) -> float | None:
         total, count = 0.0, 0
-        longest = min(CANARY_LENGTH, positions(model))
-        for text in self.texts:
-            inputs = {name: rows[:, :longest] for name, rows in model.batch([text]).items()}
-            ids = inputs["input_ids"].to(model.device)
-            if ids.shape[1] < 2:
-                continue
-            logits = forward(model, inputs)[0, :-1].float()
-            total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
-            count += ids.shape[1] - 1
+        for reading, answer in self.asked:
+            logits = model.model(**model.inputs([reading])).logits[0, list(reading.places)].float()
+            right = torch.tensor(answer, device=logits.device)
+            total += float(torch.nn.functional.cross_entropy(logits, right, reduction="sum"))
+            count += len(answer)
         return total / count if count else None
+
+
+def _read(model: hubedit.EditableModel, text: str) -> list[int]:
+    """The first tokens of a text."""
+    longest = min(CANARY_LENGTH, positions(model))
+    return list(model.tokenizer(text, truncation=True, max_length=longest)["input_ids"])
+
+
+def _going_on(model: hubedit.EditableModel, text: str) -> _Asked | None:
+    ids = _read(model, text)
+    return (hubedit.Reading(ids, range(len(ids) - 1)), ids[1:]) if len(ids) > 1 else None
+
+
+def _filling(model: hubedit.EditableModel, text: str) -> _Asked | None:
+    ids = _read(model, text)
+    special = set(model.tokenizer.all_special_ids)
+    places = [at for at, token in enumerate(ids) if token not in special][EVERY // 2 :: EVERY]
+    hidden = [model.tokenizer.mask_token_id if at in places else one for at, one in enumerate(ids)]
+    return (hubedit.Reading(hidden, places), [ids[at] for at in places]) if places else None
+
+
+@torch.no_grad()
+def _answering(model: hubedit.EditableModel, text: str) -> _Asked | None:
+    reading = replace(model.next_reading("a"), ids=_read(model, text))
+    begun = len(reading.written)
+    for _ in range(ANSWERED):
+        logits = model.model(**model.inputs([reading])).logits[0, -1]
+        reading = replace(reading, written=[*reading.written, int(logits.argmax())])
+    said = list(reading.written)
+    return replace(reading, written=said[:-1], places=range(begun - 1, len(said) - 1)), said[begun:]
 
 
 @contextmanager

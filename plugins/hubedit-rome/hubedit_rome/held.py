@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 import hubedit
 from hubedit_rome.config import RomeConfig
-from hubedit_rome.prefixes import positions, sample
+from hubedit_rome.contexts import subject_of
+from hubedit_rome.prefixes import sample
 
 CONTINUED_BY = 12
 """Tokens that the model writes after the subject."""
@@ -22,50 +23,35 @@ ABOUT_THE_FACT = 0.1
 
 @dataclass(frozen=True)
 class Held:
-    """Texts on the subject whose next-token distributions should stay.
+    """Readings on the subject whose answers should stay, at each of their places.
 
-    `subjects` holds the index of the subject's last token in each text and `lengths` its number of
-    tokens. `free` are the tokens that begin the old and the new answer: where the unedited model
-    expects one of them, the edit may change what is said.
+    `free` are the tokens that begin the old and the new answer: where the unedited model expects
+    one of them, the edit may change what is said.
     """
 
-    texts: Sequence[str]
-    subjects: Sequence[int]
-    lengths: Sequence[int]
+    readings: Sequence[hubedit.Reading]
     free: Sequence[int]
 
-    def keep(self, logits: torch.Tensor, first: int) -> Kept:
-        """Pick the positions to hold from the logits of the unedited model.
+    def places(self, first: int) -> torch.Tensor:
+        """The number of the reading and the position of every place, int64 [2, places].
 
         Args:
-            logits: [texts, tokens, vocabulary] of a batch.
-            first: the row of the batch at which these texts start.
+            first: the number in the batch of the first of these readings.
         """
-        spans = zip(self.subjects, self.lengths, strict=True)
-        places = [
-            (first + number, at)
-            for number, (subject, length) in enumerate(spans)
-            for at in range(subject, length)
+        found = [
+            (number, at)
+            for number, reading in enumerate(self.readings, first)
+            for at in reading.places
         ]
-        rows, at = torch.tensor(places, dtype=torch.int64, device=logits.device).reshape(-1, 2).T
-        before = logits[rows, at].float().log_softmax(-1)
-        held = (before[:, list(self.free)].exp() < ABOUT_THE_FACT).all(-1)
-        return Kept(rows[held], at[held], before[held], max(len(self.texts), 1))
+        return torch.tensor(found, dtype=torch.int64).reshape(-1, 2).T
 
+    def about_something_else(self, before: torch.Tensor) -> torch.Tensor:
+        """Which places are not about the fact itself, bool [places].
 
-@dataclass(frozen=True)
-class Kept:
-    """Positions that are held, and the log-probabilities [positions, vocabulary] to keep there."""
-
-    rows: torch.Tensor
-    at: torch.Tensor
-    before: torch.Tensor
-    texts: int
-
-    def divergence(self, logits: torch.Tensor) -> torch.Tensor:
-        """KL(unedited ‖ edited), summed over the positions of a text, averaged over the texts."""
-        after = logits[self.rows, self.at].float().log_softmax(-1)
-        return (self.before.exp() * (self.before - after)).sum() / self.texts
+        Args:
+            before: the unedited model's log-probabilities there [places, vocabulary].
+        """
+        return (before[:, list(self.free)].exp() < ABOUT_THE_FACT).all(-1)
 
 
 def texts_on_subject(
@@ -75,19 +61,34 @@ def texts_on_subject(
     config: RomeConfig,
     run: hubedit.RunContext,
 ) -> Held:
-    """The row's own attribute prompts, and what the model writes when it goes on from a subject."""
-    start = model.batch([row.subject])["input_ids"][0].tolist()
-    length = len(start) + CONTINUED_BY
+    """The row's own attribute prompts, and what a causal model writes when it goes on from there.
+
+    A causal model is held at every position from the subject on, others where they would answer.
+
+    Raises:
+        ConfigError: the model writes nothing by itself, and the row names no attributes.
+    """
     found = [probe.prompt for probe in row.attributes]
-    found += sample(model, start, config.preserve_texts, length, TOP_K, run.generator)
-    texts, subjects, lengths = [], [], []
+    causal = model.layout.architecture == "causal"
+    if causal:
+        start = list(model.next_reading(row.subject).ids)
+        length = len(start) + CONTINUED_BY
+        found += sample(model, start, config.preserve_texts, length, TOP_K, run.generator)
+    elif not any(row.subject in text for text in found):
+        raise hubedit.ConfigError(
+            f"preserve=attributes holds what a {model.layout.architecture} model says to prompts "
+            f"that the row names; give “{row.text}” attributes, or set preserve=none"
+        )
+    readings = []
     for text in dict.fromkeys(found):
         at = text.find(row.subject)
         if at < 0:
             continue
-        length = model.subject_token(text, (0, len(text))) + 1
-        if length <= positions(model):
-            texts.append(text)
-            subjects.append(model.subject_token(text, (at, at + len(row.subject))))
-            lengths.append(length)
-    return Held(texts, subjects, lengths, answers)
+        try:
+            reading = model.next_reading(text, (at, at + len(row.subject)))
+        except hubedit.RequestError:
+            continue
+        if causal:
+            reading = replace(reading, places=range(subject_of(reading), len(reading.ids)))
+        readings.append(reading)
+    return Held(readings, answers)

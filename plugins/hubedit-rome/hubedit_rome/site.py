@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,11 +28,14 @@ class Site:
     def find(cls, model: hubedit.EditableModel, layer: int | None) -> Site:
         """Name the second MLP matrix of a layer, by default the one its family is edited at.
 
+        In a model that reads and writes with two stacks it is the encoder's, which reads the
+        subject.
+
         Raises:
             ConfigError: the model has no such layer.
             UnsupportedModelError: the matrix is of another kind than the layout says.
         """
-        layout, config = model.layout, model.model.config
+        layout, config = model.layout.reader, model.model.config
         depth = layout.depth(config)
         if layer is None:
             layer = layout.edit_layer(config)
@@ -68,16 +71,6 @@ def at_rest(model: torch.nn.Module) -> Iterator[None]:
             module.training = was
         for parameter in wanting:
             parameter.requires_grad_(True)
-
-
-def forward(model: hubedit.EditableModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Logits [texts, tokens, vocabulary] of a batch, computed on the model's device."""
-    logits: torch.Tensor = model.model(
-        input_ids=inputs["input_ids"].to(model.device),
-        attention_mask=inputs["attention_mask"].to(model.device),
-        use_cache=False,
-    ).logits
-    return logits
 
 
 def doubles(values: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 
 import hubedit
 from hubedit.moments import SecondMoment, Texts, divide, second_moments, tokenizer_digest
-from hubedit_rome.prefixes import first_tokens, positions, sample
+from hubedit_rome.prefixes import corpus_of, first_tokens, positions, sample
 from hubedit_rome.site import Site
 
 WRITTEN_AT_ONCE = 32
@@ -60,10 +60,10 @@ def gather_texts(
     Without `keys` what the model writes need not do for a C, only for the texts held out.
 
     Raises:
-        MethodError: there are fewer than two texts.
+        MethodError: there are fewer than two texts, or none and the model cannot write any.
     """
-    if run.corpus is not None:
-        return divide(run.corpus, config.statistics_texts)
+    if run.corpus is not None or model.layout.architecture != "causal":
+        return divide(corpus_of(model, run), config.statistics_texts)
     texts = _written(model, site, config.generated_tokens if keys else 0, run)
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     corpus = hubedit.Corpus(texts, "texts sampled from the model itself", digest)

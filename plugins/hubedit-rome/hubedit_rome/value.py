@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 import hubedit
+from hubedit_rome.batches import Asked, Batch
 from hubedit_rome.config import RomeConfig
-from hubedit_rome.contexts import Context
+from hubedit_rome.contexts import Context, essence_of
 from hubedit_rome.held import Held
-from hubedit_rome.site import Site, forward
+from hubedit_rome.site import Site
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,6 @@ class Value:
     steps: int
     loss: float
     probability: float
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """All texts of one optimisation, tokenised together: contexts, the essence, what is held.
-
-    `lookup` [texts] is the position of δ in each; `rows`, `at` and `tokens` say where which target
-    token is predicted and `share` with which weight.
-    """
-
-    inputs: Mapping[str, torch.Tensor]
-    lookup: torch.Tensor
-    rows: torch.Tensor
-    at: torch.Tensor
-    tokens: torch.Tensor
-    share: torch.Tensor
-    essence: tuple[int, int]
 
 
 @torch.enable_grad()
@@ -68,40 +52,43 @@ def optimise(
     Raises:
         MethodError: the loss is not finite.
     """
-    batch = _tokenised(model, row, contexts, held, config)
-    place = torch.zeros(batch.inputs["input_ids"].shape, device=model.device)
-    place[torch.arange(len(place)), batch.lookup] = 1
+    count, device = len(contexts), model.device
+    readings = [context.reading for context in contexts]
+    readings.append(essence_of(model, row.subject, config.kl_position == "subject"))
+    batch = Batch.of(model, readings + list(held.readings if held else ()))
+    asked = Asked.of(contexts, device)
+    essence = torch.tensor([[count], [readings[-1].places[0]]], device=device)
+    kept = torch.zeros(2, 0, dtype=torch.int64, device=device)
+    if held is not None:
+        kept = held.places(count + 1).to(device)
     delta: torch.Tensor | None = None
-
-    def shifted(output: torch.Tensor) -> torch.Tensor:
-        return output if delta is None else output + (place[..., None] * delta).to(output.dtype)
+    shifted = batch.adding(lambda: delta)
 
     with torch.no_grad(), ExitStack() as stack:
         matrix = stack.enter_context(model.trace(site.mlp_out))
         block = stack.enter_context(model.trace(site.block))
-        logits = forward(model, batch.inputs)
-        unedited = _log_probabilities(logits, *batch.essence)
-        kept = None if held is None else held.keep(logits, len(contexts) + 1)
-        reference = _reference(
-            (block if config.clamp == "residual" else matrix).output,
-            batch.lookup,
-            len(contexts),
-            config,
-        )
+        before = batch.logits(model, *torch.cat([essence, kept], 1)).log_softmax(-1)
+        hidden = (block if config.clamp == "residual" else matrix).output
+        reference = _reference(batch.at_subjects(hidden)[:count], config)
+        width = matrix.output.shape[-1]
+    if held is not None:
+        steady = held.about_something_else(before[1:])
+        kept, before = kept[:, steady], torch.cat([before[:1], before[1:][steady]])
 
-    delta = torch.zeros(matrix.output.shape[-1], device=model.device, requires_grad=True)
+    ends = len(asked.text), len(asked.text) + 1
+    text, at = torch.cat([torch.stack([asked.text, asked.at]), essence, kept], 1)
+    delta = torch.zeros(width, device=device, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=config.learning_rate)
     for step in range(config.steps):
         with model.trace(site.mlp_out, replace_output=shifted):
-            logits = forward(model, batch.inputs)
-        likelihood = _log_probabilities(logits, batch.rows, batch.at)
-        chosen = likelihood.gather(1, batch.tokens[:, None])[:, 0]
-        nll = -(chosen * batch.share).sum()
-        essence = _log_probabilities(logits, *batch.essence)
-        kl = (essence.exp() * (essence - unedited)).sum()
+            logits = batch.logits(model, text, at)
+        nll = asked.losses(logits[: ends[0]], count).mean()
+        kl = divergence(logits[ends[0] : ends[1]].log_softmax(-1), before[:1])
         loss = nll + config.kl_factor * kl + config.weight_decay * delta.norm() / reference**2
-        if kept is not None:
-            loss = loss + config.preserve_factor * kept.divergence(logits)
+        if held is not None:
+            after = logits[ends[1] :].log_softmax(-1)
+            moved = divergence(before[1:], after) / max(len(held.readings), 1)
+            loss = loss + config.preserve_factor * moved
         figure = float(loss.detach())
         if not torch.isfinite(loss):
             raise hubedit.MethodError(
@@ -120,68 +107,19 @@ def optimise(
     return Value(delta.detach(), step, figure, float((-nll.detach()).exp()))
 
 
-def _tokenised(
-    model: hubedit.EditableModel,
-    row: hubedit.FactEdit,
-    contexts: Sequence[Context],
-    held: Held | None,
-    config: RomeConfig,
-) -> _Batch:
-    """Tokenise the contexts, then “{subject} is a”, then the texts that are held."""
-    essence = f"{row.subject} is a"
-    subject = model.subject_token(essence, (0, len(row.subject)))
-    last = model.subject_token(essence, (0, len(essence)))
-    texts = [context.text for context in contexts] + [essence]
-    lookup = [context.subject for context in contexts] + [subject]
-    if held is not None:
-        texts += held.texts
-        lookup += held.subjects
-    inputs = {name: tensor.to(model.device) for name, tensor in model.batch(texts).items()}
-    ids = inputs["input_ids"]
-    rows: list[int] = []
-    at: list[int] = []
-    share: list[float] = []
-    for number, context in enumerate(contexts):
-        length = context.last - context.first + 1
-        rows += [number] * length
-        at += range(context.first - 1, context.last)
-        share += [1 / (length * len(contexts))] * length
-    where = torch.tensor(rows, device=model.device), torch.tensor(at, device=model.device)
-    return _Batch(
-        inputs={"input_ids": ids, "attention_mask": inputs["attention_mask"]},
-        lookup=torch.tensor(lookup, device=model.device),
-        rows=where[0],
-        at=where[1],
-        tokens=ids[where[0], where[1] + 1],
-        share=torch.tensor(share, device=model.device),
-        essence=(len(contexts), subject if config.kl_position == "subject" else last),
-    )
+def divergence(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """KL(one ‖ other) of log-probabilities [places, vocabulary], summed over the places."""
+    return (one.exp() * (one - other)).sum()
 
 
-def _log_probabilities(logits: torch.Tensor, rows: Any, at: Any) -> torch.Tensor:
-    """Log-probabilities of the next token at some positions, float32 [..., vocabulary]."""
-    chosen: torch.Tensor = logits[rows, at]
-    return chosen.float().log_softmax(-1)
-
-
-def _reference(
-    hidden: torch.Tensor, lookup: torch.Tensor, contexts: int, config: RomeConfig
-) -> torch.Tensor:
+def _reference(hidden: torch.Tensor, config: RomeConfig) -> torch.Tensor:
     """The length that δ is compared with, at the subject's last token.
 
     That of the bare prompt as published, or the median over all contexts of the residual stream:
     the median is not moved by a single degenerate position.
+
+    Args:
+        hidden: [contexts, width].
     """
-    rows = torch.arange(len(lookup), device=hidden.device)
-    lengths: torch.Tensor = hidden[rows, lookup].float().norm(dim=-1)[:contexts]
+    lengths: torch.Tensor = hidden.float().norm(dim=-1)
     return lengths[0] if config.clamp == "mlp" else lengths.median()
-
-
-@torch.no_grad()
-def target_probability(model: hubedit.EditableModel, context: Context) -> float:
-    """Probability of the target in one context: the geometric mean of its tokens'."""
-    inputs = model.batch([context.text])
-    ids, logits = inputs["input_ids"].to(model.device), forward(model, inputs)
-    at = torch.arange(context.first - 1, context.last, device=ids.device)
-    likelihood = _log_probabilities(logits, 0, at).gather(1, ids[0, at + 1][:, None])
-    return float(likelihood.mean().exp())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from hubedit.artifacts import ArtifactStore
+from hubedit.asking import Asking
 from hubedit.layouts import layout_for
-from hubedit.tracing import trace
 
 FACTS = {
     "Ana Brook": ("violin", "Paris", "red apples"),
@@ -106,13 +106,12 @@ def taught_model(family: str, bos: bool) -> Any:
     return model.eval()
 
 
-class TinyEditable:
+class TinyEditable(Asking):
     """The `EditableModel` protocol over a model in memory."""
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.layout = layout_for(model.config.model_type)
-        self.device = torch.device("cpu")
+        layout = layout_for(model.config.model_type)
+        super().__init__(model, tokenizer, layout, torch.device("cpu"))
         self.updates: list[tuple[str, Any]] = []
 
     def update(self, parameter: str, update: Any) -> None:
@@ -126,16 +125,6 @@ class TinyEditable:
 
     def digest(self, ignoring: Sequence[str] = ()) -> str:
         return "0" * 64
-
-    def subject_token(self, text: str, span: tuple[int, int]) -> int:
-        offsets = self.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-        return max(i for i, (a, b) in enumerate(offsets) if a < span[1] and b > span[0])
-
-    def batch(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
-        return self.tokenizer(list(texts), padding=True, padding_side="right", return_tensors="pt")
-
-    def trace(self, module: str, **how: Any) -> Any:
-        return trace(self.model, module, **how)
 
 
 class TinyRun:

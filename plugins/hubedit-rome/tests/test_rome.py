@@ -8,11 +8,12 @@ import sys
 import pytest
 import torch
 from hubedit_rome import Rome, RomeConfig, hubedit_methods
+from hubedit_rome.batches import Batch
 from hubedit_rome.contexts import place, place_all, with_something_before
 from hubedit_rome.edit import answers_of
 from hubedit_rome.guard import Canary, trial
 from hubedit_rome.held import texts_on_subject
-from hubedit_rome.site import forward
+from hubedit_rome.value import divergence
 
 import hubedit
 
@@ -193,7 +194,7 @@ def test_a_target_of_several_tokens_is_learned_whole(make_model, make_run):
     model = make_model()
     row = hubedit.FactEdit(prompt="{} plays the", subject="Mia Stone", target="red apples")
     context = place(model, row, "")
-    length = context.last - context.first + 1
+    length = len(context.target)
     assert length >= 2
     before = probability(model, "Mia Stone plays the", "red apples")
     [figures] = edit(model, make_run(), row, layer=0, prefixes=[], steps=100)
@@ -207,12 +208,12 @@ def test_braces_in_prefixes_and_prompts_are_plain_text(make_model):
     row = hubedit.FactEdit(prompt="{ {} } plays { the", subject="Ana {Brook}", target="{harp}")
     for prefix in ("", "{0} {name} {{}} 100%s. "):
         context = place(model, row, prefix)
-        assert context.text == prefix + "{ Ana {Brook} } plays { the {harp}"
+        ids = model.tokenizer(prefix + "{ Ana {Brook} } plays { the {harp}")["input_ids"]
+        assert [*context.reading.ids, context.target[-1]] == ids
         upto = (prefix + "{ Ana {Brook}").removesuffix("}")
         at = len(model.tokenizer(upto)["input_ids"])
         assert context.subject in (at - 1, at)
-        ids = model.tokenizer(context.text)["input_ids"]
-        assert model.tokenizer.decode(ids[context.first : context.last + 1]) == " {harp}"
+        assert model.tokenizer.decode(context.target) == " {harp}"
 
 
 def test_the_subject_is_found_wherever_it_stands(make_model):
@@ -221,8 +222,7 @@ def test_the_subject_is_found_wherever_it_stands(make_model):
         row = hubedit.FactEdit(prompt=prompt, subject="Ana Brook", target="harp")
         for prefix in ("", "Ana Brook lives in Oslo. "):
             context = place(model, row, prefix)
-            ids = model.tokenizer(context.text)["input_ids"]
-            until = model.tokenizer.decode(ids[: context.subject + 1])
+            until = model.tokenizer.decode(context.reading.ids[: context.subject + 1])
             assert until == prefix + prompt.partition("{}")[0] + "Ana Brook"
 
 
@@ -242,7 +242,7 @@ def test_a_subject_that_is_the_first_token_is_edited_with_words_before_it(make_m
 
 def test_a_prompt_longer_than_the_model_reads_is_refused(make_model, make_run):
     row = hubedit.FactEdit(prompt="green tea " * 40 + "{} plays the", subject="Ana", target="harp")
-    with pytest.raises(hubedit.MethodError, match="shorten the prompt"):
+    with pytest.raises(hubedit.RequestError, match="shorten it"):
         edit(make_model(), make_run(), row)
 
 
@@ -274,11 +274,13 @@ def test_preserving_attributes_holds_what_else_the_model_says_of_the_subject(mak
         model, run = make_model("llama"), make_run(preserve)
         model.model.eval()
         held = texts_on_subject(model, ROW, [], RomeConfig(), run)
-        inputs = model.batch(held.texts)
+        batch, (text, at) = Batch.of(model, held.readings), held.places(0)
         with torch.no_grad():
-            kept = held.keep(forward(model, inputs), 0)
+            before = batch.logits(model, text, at).log_softmax(-1)
             edit(model, make_run(preserve), preserve=preserve, **settings)
-            moved = float(kept.divergence(forward(model, inputs)))
+            after = batch.logits(model, text, at).log_softmax(-1)
+            steady = held.about_something_else(before)
+            moved = float(divergence(before[steady], after[steady])) / len(held.readings)
         assert probability(model, "Ana Brook plays the", "harp") > 0.3
         return moved
 
@@ -294,14 +296,15 @@ def test_what_is_held_leaves_the_fact_itself_free(make_model, make_run):
     starts = [model.tokenizer(f" {word}")["input_ids"][0] for word in ("harp", "violin")]
     assert set(starts) <= set(answers)
     held = texts_on_subject(model, row, answers, RomeConfig(), make_run())
-    assert held.texts[0] == asked.prompt
-    assert all("Ana Brook" in text for text in held.texts)
+    assert list(held.readings[0].ids) == model.tokens(asked.prompt)[0]
+    text, at = held.places(0)
     with torch.no_grad():
-        kept = held.keep(forward(model, model.batch(held.texts)), 0)
-    places = list(zip(kept.rows.tolist(), kept.at.tolist(), strict=True))
-    assert (0, held.lengths[0] - 1) not in places
-    assert (0, held.subjects[0]) in places
-    assert min(at for _, at in places) >= min(held.subjects)
+        before = Batch.of(model, held.readings).logits(model, text, at).log_softmax(-1)
+    steady = held.about_something_else(before)
+    places = list(zip(text[steady].tolist(), at[steady].tolist(), strict=True))
+    assert (0, len(held.readings[0].ids) - 1) not in places
+    assert (0, held.readings[0].subject) in places
+    assert min(at for _, at in places) >= min(one.subject for one in held.readings)
 
 
 def test_a_bfloat16_checkpoint_is_edited_in_float32(make_model, make_run):
