@@ -9,18 +9,28 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from hubedit import __version__
-from hubedit.artifacts import cache_home
+from hubedit.artifacts import ArtifactStore, cache_home
 from hubedit.errors import AccessError, HubEditError, HubError, UnsupportedModelError, counted
 from hubedit.hub import Hub
 from hubedit.layouts import Layout, layout_for
+from hubedit.located import KIND, stored_trace
 from hubedit.manifest import STACK_FILE, Stack
 from hubedit.mapping import EDITABLE
 from hubedit.markdown import nbytes
-from hubedit.places import HubPlace, Place, PlaceSource, open_base, open_place
+from hubedit.places import (
+    HubPlace,
+    Place,
+    PlaceSource,
+    base_record,
+    depth_of,
+    open_base,
+    open_place,
+)
 from hubedit.plugins import Plugins
 from hubedit.shards import Checkpoint
 
@@ -211,6 +221,8 @@ def check_model(text: str, hub: OpenHub, plugins: Plugins, base: str | None = No
     layout, findings = family(place)
     found += findings
     found += _weights(place, layout)
+    if layout is not None:
+        found += _edit_layer(place, layout)
     found += [_tokenizer(place), *_terms(place)]
     methods: tuple[str, ...] = ()
     if layout is not None:
@@ -266,6 +278,26 @@ def family(place: Place) -> tuple[Layout | None, list[Finding]]:
         return None, [*found, Finding("family", "bad", str(error))]
     detail = f"{layout.model_type}, a {layout.architecture} model"
     return layout, [*found, Finding("family", "ok", detail)]
+
+
+def _edit_layer(place: Place, layout: Layout) -> Iterable[Finding]:
+    """Which layer is edited where nobody names one, and who says so."""
+    depth, reader = depth_of(json.loads(place.read("config.json"))), layout.encoder or layout
+    if depth is None:
+        return
+    if depth in reader.edit_layers:
+        text = f"{reader.edit_layers[depth]} of {depth}, as published"
+        yield Finding("edit layer", "ok", text)
+        return
+    traced = any(ArtifactStore().held(KIND))
+    trace = stored_trace(base_record(place).digest) if traced else None
+    if trace is not None:
+        text = f"{trace.layer} of {depth}, from a trace of {trace.prompts} prompt(s)"
+        yield Finding("edit layer", "ok", f"{text} ({trace.address[:12]})")
+        return
+    third = reader.edit_layer(SimpleNamespace(**{reader.depth_key: depth}))
+    text = f"none is published for {depth} blocks; {third} is taken, a third of the way up"
+    yield Finding("edit layer", "note", f"{text}: `hubedit trace` finds the one that facts are at")
 
 
 def parameter_of(tensor: str, layout: Layout) -> str:

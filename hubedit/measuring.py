@@ -1,22 +1,27 @@
-"""What is measured of a model and kept: statistics for edits, made, listed, shared."""
+"""What is measured of a model and kept: statistics and traces, made, listed, shared."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubedit import revisions
 from hubedit.artifacts import ABOUT, ArtifactStore, Held
 from hubedit.context import Run, Silent, Talk
-from hubedit.corpora import read_corpus
+from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.editions import Edition, open_edition
-from hubedit.errors import ConfigError, NotOnHubError, RecipeError
+from hubedit.errors import ConfigError, NotOnHubError, RecipeError, RequestError
 from hubedit.hub import Hub, Pushed
+from hubedit.located import layout_of
+from hubedit.locating import Fact, Tracing, trace_facts
 from hubedit.moments import FACTS, KIND, divide, quality, second_moments
+from hubedit.requests import read_records, rows_of
+from hubedit.rows import FactEdit
 from hubedit.shelf import Shelf, lookup
 
 if TYPE_CHECKING:
@@ -50,6 +55,7 @@ def opened(
             models.load(
                 folder,
                 device=device,
+                layout=layout_of(edition.stack.base),
                 overlay=edition.overlay(),
                 texts=edition.texts(),
                 identity=edition.stack.base.digest,
@@ -109,13 +115,74 @@ def compute(
                 "quality": moment.quality(),
             }
             path = store.root / moment.artifact
-            content = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
-            (path / ABOUT).write_text(content + "\n", encoding="utf-8")
+            _write_about(path, about)
             made.append(Held(moment.artifact, path, held_key(path), True))
     return made
 
 
-def held_key(path: Any) -> dict[str, Any]:
+def read_facts(
+    request: str | None, prompt: str | None, subject: str | None, most: int, hub: OpenHub
+) -> list[Fact]:
+    """Facts to trace: of a file or data set of rows, or one prompt and its subject.
+
+    Raises:
+        RequestError: there are none.
+    """
+    if request is None:
+        if not prompt or not subject:
+            raise RequestError(
+                "name facts to trace: --request FILE, or --prompt 'The mother tongue of {} is' "
+                "and --subject TEXT"
+            )
+        start = prompt.find("{}")
+        if start < 0:
+            raise RequestError(f"the prompt {prompt!r} has no {{}} where the subject goes")
+        return [Fact(prompt.replace("{}", subject, 1), (start, start + len(subject)))]
+    data = request.startswith(DATASET)
+    records = dataset_records(request, hub()) if data else read_records(Path(request))
+    rows = rows_of(FactEdit, records, request)
+    count = min(most, len(rows))
+    rows = [rows[number * len(rows) // count] for number in range(count)]
+    return [
+        Fact(row.text, row.subject_span, f" {row.true_target.strip()}" if row.true_target else None)
+        for row in rows
+    ]
+
+
+def trace(
+    text: str,
+    hub: OpenHub,
+    facts: Sequence[Fact],
+    how: Tracing,
+    *,
+    base: str | None = None,
+    device: str = "cpu",
+    talk: Talk | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """Trace facts of a model and keep what was found; see `hubedit.locating`.
+
+    Returns:
+        The artifact's address, and what it says.
+    """
+    import torch
+
+    talk = talk or Silent()
+    with opened(text, hub, base=base, device=device, talk=talk) as (model, edition):
+        store = ArtifactStore(elsewhere=lookup(hub))
+        run = Run(torch.Generator(), how.seed, None, False, talk, store)
+        path, found = trace_facts(model, facts, how, run)
+        record = edition.stack.base
+        about = {"base": record.title, "digest": record.digest, "edits": edition.stack.height}
+        _write_about(path, {**about, "model_type": record.model_type})
+    return path.name, found
+
+
+def _write_about(path: Path, about: Mapping[str, Any]) -> None:
+    content = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
+    (path / ABOUT).write_text(content + "\n", encoding="utf-8")
+
+
+def held_key(path: Path) -> dict[str, Any]:
     """The key of a finished artifact."""
     key: dict[str, Any] = json.loads((path / "key.json").read_bytes())
     return key

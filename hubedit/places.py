@@ -262,7 +262,7 @@ def base_record(place: Place) -> BaseRecord:
         model_type=str(config.get("model_type", "unknown")),
         parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
         tensors=len(tensors),
-        layers=_layers(config),
+        layers=depth_of(config),
     )
     if isinstance(place, HubPlace):
         known, gated = place.hub.describe(place.repo, place.commit)
@@ -273,7 +273,7 @@ def base_record(place: Place) -> BaseRecord:
     return record.model_copy(update={"directory": directory.name, "license": _card_license(place)})
 
 
-def _layers(config: Mapping[str, Any]) -> int | None:
+def depth_of(config: Mapping[str, Any]) -> int | None:
     """Number of blocks, however the family calls it."""
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers"):
         if isinstance(config.get(key), int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +16,18 @@ from hubedit.editions import Edition, edition_at
 from hubedit.errors import ConfigError, UnsupportedModelError
 from hubedit.hub import Hub
 from hubedit.layouts import Layout
+from hubedit.located import with_trace
 from hubedit.manifest import STACK_FILE
 from hubedit.mapping import EDITABLE
 from hubedit.method import Config, Method
-from hubedit.places import Place, checkpoint, model_file_names, open_place
+from hubedit.places import (
+    Place,
+    base_record,
+    checkpoint,
+    depth_of,
+    model_file_names,
+    open_place,
+)
 from hubedit.plugins import Plugins, load_plugins
 from hubedit.recipe import Recipe
 from hubedit.rows import Row
@@ -146,7 +155,11 @@ def plan(
     elif STACK_FILE in place.files():
         start = edition_at(place, hub)
     base = start.base if start else place
-    layout = _layout(base, method)
+    layout = with_trace(
+        _layout(base, method),
+        depth_of(json.loads(base.read("config.json"))),
+        lambda: (start.stack.base if start else base_record(base)).digest,
+    )
     stored = checkpoint(base)
     parameters = {parameter_of(name, layout): name for name in stored.tensors}
     planned = _tensors(method, layout, parameters, stored, rows, config)

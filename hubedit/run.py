@@ -31,6 +31,7 @@ from hubedit.errors import (
     UnsupportedModelError,
 )
 from hubedit.hub import Hub
+from hubedit.located import layout_of
 from hubedit.manifest import touched_tensors
 from hubedit.markdown import counted
 from hubedit.method import Config, Corpus, Method
@@ -130,12 +131,14 @@ def apply(
     with _threads(recipe.threads), ExitStack() as folders:
         talk.log(f"loading {start.place.title}")
         overlay, texts, presence = start.overlay(), start.texts(), start.presence()
+        layout = layout_of(start.stack.base)
 
         def load() -> LoadedModel:
             return models.load(
                 folders.enter_context(revisions.model_folder(start.base, presence)),
                 dtype=recipe.dtype,
                 device=recipe.device,
+                layout=layout,
                 overlay=overlay,
                 texts=texts,
                 identity=start.stack.base.digest,

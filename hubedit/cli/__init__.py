@@ -33,6 +33,7 @@ VERBS = {
     "push": "Push an edit that `apply` wrote, as a pull request.",
     "show": "Show what an edit changed and where it came from.",
     "stats": "Compute, list and share second moments, which edits are made with.",
+    "trace": "Find the layers that facts are read at, by causal tracing.",
     "verify": "Check every digest, and rebuild what was changed.",
 }
 EPILOG = "Example: hubedit apply --push   (reads hubedit.yaml)"
