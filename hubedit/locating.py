@@ -127,7 +127,8 @@ def _embeddings(model: LoadedModel) -> str:
     """The name of the module that embeds the tokens of a prompt."""
     reader: Any = model.model if model.layout.encoder is None else model.model.get_encoder()
     table = reader.get_input_embeddings()
-    return next(name for name, module in model.model.named_modules() if module is table)
+    named: Any = model.model.named_modules()
+    return next(str(name) for name, module in named if module is table)
 
 
 def embedding_deviation(model: LoadedModel, facts: Sequence[Fact]) -> float:
