@@ -263,7 +263,9 @@ class _Sum:
         self.moved = torch.zeros(width, PROBES, dtype=torch.float64, device=device)
         if self.path.exists():
             stored = load_file(self.path, device=str(device))
-            self.total, self.moved = stored["sum"], stored["moved"]
+            # into memory of our own: matrix products round by how their operands are aligned
+            self.total.copy_(stored["sum"])
+            self.moved.copy_(stored["moved"])
             self.done, self.tokens = int(stored["texts"]), int(stored["tokens"])
             self.read, self.lengths = int(stored["read"]), int(stored["lengths"])
             self.squares = float(stored["squares"])
