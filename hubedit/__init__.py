@@ -5,6 +5,7 @@ The public names below resolve when they are first used, so that `import hubedit
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
-        raise AttributeError(f"module 'hubedit' has no attribute {name!r}")
+        raise AttributeError(
+            f"module 'hubedit' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+        )
     return getattr(import_module(f"hubedit.{home}"), name)
 
 

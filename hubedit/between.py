@@ -40,8 +40,8 @@ from hubedit.manifest import (
     touched_tensors,
     written_files,
 )
+from hubedit.origins import files_sha256
 from hubedit.places import base_record, model_file_names
-from hubedit.plugins import files_sha256
 from hubedit.revisions import add_edit, check_output, finished_directory
 from hubedit.spooling import DeltaWriter
 from hubedit.stored import StoredTensor

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from hubedit import __version__, probes
+from hubedit.blame import brief
 from hubedit.card import card_digest, render_card
 from hubedit.checkup import parameter_of
 from hubedit.diff import render_diff
@@ -16,7 +17,7 @@ from hubedit.hub import Hub
 from hubedit.layouts import LAYOUTS
 from hubedit.manifest import CARD_FILE, Manifest
 from hubedit.places import HubPlace, checkpoint
-from hubedit.plugins import brief, load_plugins
+from hubedit.plugins import load_plugins
 from hubedit.probes import Probe
 from hubedit.requests import rows_of
 

@@ -4,73 +4,78 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hubedit.artifacts import cache_home
+from hubedit.blame import place
 
+GROUP = "hubedit"
+"""The entry-point group of plugins."""
 SECONDS = 30.0
 """How long an import may take; `HUBEDIT_PLUGIN_SECONDS` sets another limit."""
-_TRY = """
-import contextlib, importlib, io, json, sys
-said = io.StringIO()
-try:
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        importlib.import_module(sys.argv[1])
-    problem = None
-except BaseException as error:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    problem = f"{type(error).__name__}: {'; '.join(lines)[:400] or 'no message'}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is not None and not trace.tb_frame.f_code.co_filename.startswith("<"):
-        import os
-        place = os.path.basename(trace.tb_frame.f_code.co_filename)
-        problem += f" ({place}:{trace.tb_lineno})"
-noise = said.getvalue().strip().splitlines()
-sys.__stdout__.write("\\n" + json.dumps({"problem": problem, "noise": noise[:1]}) + "\\n")
-"""
+_FRAME = re.compile(r'File "(?P<file>[^<"][^"]*)", line (?P<line>\d+)')
 
 
 class Outcome(NamedTuple):
-    """What an import came to: why it failed (or None), and the first line it printed (or None)."""
+    """What an import came to, in words; None where there is nothing to say.
+
+    `problem` is why it failed, `noise` the first line it printed, `heavy` the first heavy library
+    it imported; each with its place.
+    """
 
     problem: str | None
-    noise: str | None
+    noise: str | None = None
+    heavy: str | None = None
+
+
+def entry_points() -> list[EntryPoint]:
+    """Those of the installed plugins, but for what `HUBEDIT_DISABLE_PLUGINS` leaves out."""
+    blocked = {name.strip() for name in os.environ.get("HUBEDIT_DISABLE_PLUGINS", "").split(",")}
+    found = sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    return [point for point in found if point.name not in blocked]
 
 
 def outcomes(points: Sequence[EntryPoint]) -> dict[str, Outcome]:
     """For each entry point by its value, what importing its module comes to.
 
     A module is imported in a process of its own with a time limit the first time it is met, and
-    again when its files change.
+    again when its files change; one that failed also when anything else was installed.
     """
     path = cache_home() / "plugins.json"
-    known = _read(path)
-    stamps = {point.value: _stamp(point) for point in points}
-    found = {value: Outcome(*known[stamp]) for value, stamp in stamps.items() if stamp in known}
+    known = read_cache(path)
+    stamps = {point.value: stamp(point) for point in points}
+    now = installed()
+    found = {}
+    for value, key in stamps.items():
+        if key in known:
+            when, *remembered = known[key]
+            if when in (None, now):
+                found[value] = Outcome(*remembered)
     new = [point for point in points if point.value not in found]
     if not new:
         return found
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for point, outcome in zip(new, pool.map(_try, new), strict=True):
             found[point.value] = outcome
-    known |= {stamps[point.value]: list(found[point.value]) for point in new}
-    _write(path, known)
+            known[stamps[point.value]] = [now if outcome.problem else None, *outcome]
+    write_cache(path, known)
     return found
 
 
 def _try(point: EntryPoint) -> Outcome:
     """Import a module in a process of its own."""
     limit = float(os.environ.get("HUBEDIT_PLUGIN_SECONDS") or SECONDS)
-    command = [sys.executable, "-c", _TRY, point.module]
+    patience = max(limit - 3, limit / 2)
+    command = [sys.executable, "-P", "-m", "hubedit.trying", point.module, str(patience)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
@@ -82,15 +87,25 @@ def _try(point: EntryPoint) -> Outcome:
             env=environment,
             stdin=subprocess.DEVNULL,
         )
-        said = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        return Outcome(f"importing it takes more than {limit:g} seconds", None)
-    except (ValueError, IndexError):
-        return Outcome(f"importing it ended the process with status {done.returncode}", None)
-    return Outcome(said["problem"], said["noise"][0] if said["noise"] else None)
+        *printed, last = done.stdout.splitlines()
+        said = json.loads(last)
+    except subprocess.TimeoutExpired as late:
+        return Outcome(f"importing it takes more than {limit:g} seconds{_waiting(late.stderr)}")
+    except ValueError:
+        return Outcome(f"importing it ended the process with status {done.returncode}")
+    beside = [line for line in printed if line.strip()]
+    noise = said["noise"] or (beside[0][:200] if beside else None)
+    return Outcome(said["problem"], noise, said["heavy"])
 
 
-def _stamp(point: EntryPoint) -> str:
+def _waiting(stderr: bytes | str | None) -> str:
+    """Where a process hung, from the traceback that it wrote before it was ended."""
+    text = stderr.decode("utf-8", "replace") if isinstance(stderr, bytes) else stderr or ""
+    frame = _FRAME.search(text)
+    return f" ({place(frame['file'], int(frame['line']))})" if frame else ""
+
+
+def stamp(point: EntryPoint) -> str:
     """What names the files that an entry point loads: they are tried again when it changes."""
     version = point.dist.version if point.dist else ""
     try:
@@ -107,7 +122,15 @@ def _stamp(point: EntryPoint) -> str:
     return "|".join([point.value, version, sys.executable, *stamps])
 
 
-def _read(path: Path) -> dict[str, list[str | None]]:
+def installed() -> str:
+    """What changes when anything is installed or taken out: the times of the directories for it."""
+    places = [Path(entry) for entry in sys.path if entry]
+    homes = [path for path in places if next(path.glob("*.dist-info"), None) is not None]
+    return "|".join(f"{path}:{path.stat().st_mtime_ns}" for path in homes)
+
+
+def read_cache(path: Path) -> dict[str, list[Any]]:
+    """What an earlier run wrote there; nothing, if it is not there or damaged."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -115,7 +138,8 @@ def _read(path: Path) -> dict[str, list[str | None]]:
     return known if isinstance(known, dict) else {}
 
 
-def _write(path: Path, known: dict[str, list[str | None]], most: int = 200) -> None:
+def write_cache(path: Path, known: dict[str, list[Any]], most: int = 200) -> None:
+    """Keep the newest items for later runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(dict(list(known.items())[-most:])), encoding="utf-8")

@@ -89,6 +89,8 @@ class PluginRecord(Record):
     name: str
     distribution: str
     version: str
+    origin: str = ""
+    """Where it was installed from: `index`, a URL, `local directory`; empty if unknown."""
     sha256: Sha256
 
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import io
-import os
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
 import pluggy
 
-from hubedit import hookspecs
-from hubedit.discovery import outcomes
-from hubedit.errors import HubEditError, PluginError, UnknownMethodError
+from hubedit import __version__, hookspecs
+from hubedit.blame import brief, place_of
+from hubedit.discovery import entry_points, outcomes
+from hubedit.errors import HubEditError, PluginError, UnknownMethodError, near_misses
 from hubedit.hookspecs import Endpoint
 from hubedit.manifest import MethodRecord, PluginRecord
 from hubedit.method import Assurance, Config, Kind, Method
+from hubedit.origins import files_sha256, origin_of
 from hubedit.rows import Row
 
-GROUP = "hubedit"
 COMMANDS_GROUP = "hubedit.commands"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -41,6 +39,20 @@ class PluginInfo:
     methods: list[type[Method[Any, Any]]] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    origin: str = ""
+    """Where the distribution was installed from; see `hubedit.origins.origin_of`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What a listing says of it."""
+        return {
+            "name": self.name,
+            "distribution": self.distribution,
+            "version": self.version,
+            "origin": self.origin,
+            "methods": [method.name for method in self.methods],
+            "hooks": self.hooks,
+            "errors": self.errors,
+        }
 
     def record(self) -> PluginRecord:
         """What a manifest says about the plugin."""
@@ -48,6 +60,7 @@ class PluginInfo:
             name=self.name,
             distribution=self.distribution,
             version=self.version,
+            origin=self.origin,
             sha256=files_sha256(self.module),
         )
 
@@ -65,6 +78,9 @@ class Plugins:
         if self.manager.is_registered(module):
             return
         self.infos.append(info)
+        if problem := self._hook_problem(module):
+            info.errors.append(problem)
+            return
         try:
             self.manager.register(module, name=info.name)
             self.manager.check_pending()
@@ -77,18 +93,46 @@ class Plugins:
         if "hubedit_methods" in info.hooks:
             self._collect_methods(info)
 
+    def _hook_problem(self, module: ModuleType) -> str | None:
+        """Say which function of a plugin is no hook, though it is meant to be one, or None."""
+        specs = {name: spec for name, spec in vars(hookspecs).items() if _is_spec(name, spec)}
+        for name, function in vars(module).items():
+            if not (inspect.isfunction(function) and function.__module__ == module.__name__):
+                continue
+            where = place_of(function)
+            marked = self.manager.parse_hookimpl_opts(module, name) is not None
+            if marked and name not in specs:
+                return (
+                    f"unknown hook {name!r} ({where}); {near_misses(name, specs)} hubedit "
+                    f"{__version__} has no other; a newer one may: pip install -U hubedit"
+                )
+            if name in specs and not marked:
+                return f"the hook {name} ({where}) is not marked with @hubedit.hookimpl"
+            if marked:
+                known, written = (
+                    inspect.signature(one).parameters for one in (specs[name], function)
+                )
+                if unknown := [key for key in written if key not in known]:
+                    return (
+                        f"the hook {name} ({where}) is called with "
+                        f"{', '.join(known) or 'no arguments'}, and is written with "
+                        f"{', '.join(unknown)}"
+                    )
+        return None
+
     def _collect_methods(self, info: PluginInfo) -> None:
         try:
             offered = self._call(info, "hubedit_methods")
             classes = list(offered)
         except Exception as error:
-            info.errors.append(f"hubedit_methods failed: {brief(error)}")
+            info.errors.append(f"hubedit_methods failed: {brief(error, _name(info))}")
             return
         for method in classes:
             problem = _method_problem(method)
             if problem is None and (other := self._owner(method.name)) is not None:
                 problem = (
-                    f"offers a method named {method.name!r}, which {other.name} already offers"
+                    f"offers a method named {method.name!r} ({place_of(method)}), which "
+                    f"{other.name} already offers; a name belongs to the first, so choose another"
                 )
             if problem is not None:
                 info.errors.append(problem)
@@ -145,7 +189,8 @@ class Plugins:
                     raise
                 except Exception as error:
                     raise PluginError(
-                        f"plugin {info.name!r} failed to provide the Hub {name!r}: {brief(error)}"
+                        f"plugin {info.name!r} failed to provide the Hub {name!r}: "
+                        f"{brief(error, _name(info))}"
                     ) from error
                 if isinstance(endpoint, Endpoint):
                     return endpoint
@@ -158,30 +203,56 @@ class Plugins:
 def load_plugins() -> Plugins:
     """Load every installed plugin, one entry point at a time."""
     plugins = Plugins()
-    blocked = {name.strip() for name in os.environ.get("HUBEDIT_DISABLE_PLUGINS", "").split(",")}
-    found = sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value))
-    points = [point for point in found if point.name not in blocked]
-    tried = outcomes(points)
+    points = entry_points()
+    misfits = {point.value: _misfit(point) for point in points}
+    tried = outcomes([point for point in points if misfits[point.value] is None])
     for point in points:
         distribution = point.dist.name if point.dist else "unknown"
         version = point.dist.version if point.dist else "unknown"
-        info = PluginInfo(point.name, distribution, version)
-        problem, noise = tried[point.value]
+        info = PluginInfo(point.name, distribution, version, origin=origin_of(point.dist))
+        if misfit := misfits[point.value]:
+            info.errors.append(misfit)
+            plugins.infos.append(info)
+            continue
+        problem, noise, heavy = tried[point.value]
         if noise is not None:
-            info.errors.append(f"prints when it is imported: {noise[:200]}")
+            info.errors.append(f"prints when it is imported: {noise}; importing a plugin is silent")
+        if heavy is not None:
+            info.errors.append(
+                f"imports {heavy} when it is imported; importing a plugin is quick, so import that "
+                "where it is used"
+            )
         module = None
         if problem is None:
             try:
                 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                     module = point.load()
             except Exception as error:
-                problem = brief(error)
+                problem = brief(error, point.module)
         if module is None:
             info.errors.append(f"import of {point.value} failed: {problem}")
             plugins.infos.append(info)
             continue
         plugins.add(info, module)
     return plugins
+
+
+def _misfit(point: metadata.EntryPoint) -> str | None:
+    """Say that a distribution needs another version of hubedit than this one, or None."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in (point.dist.requires or ()) if point.dist else ():
+        try:
+            needs = Requirement(text)
+        except InvalidRequirement:
+            continue
+        wanted = needs.name == "hubedit" and (needs.marker is None or needs.marker.evaluate())
+        if wanted and not needs.specifier.contains(__version__, prereleases=True):
+            return (
+                f"it is written for hubedit{needs.specifier}, and this is {__version__}: "
+                f"pip install 'hubedit{needs.specifier}', or another version of {point.name}"
+            )
+    return None
 
 
 def endpoint(name: str) -> Endpoint:
@@ -205,17 +276,12 @@ def method_record(method: type[Method[Any, Any]]) -> MethodRecord:
     )
 
 
-def files_sha256(module: ModuleType | None) -> str:
-    """SHA-256 (hex) over a plugin's source files: `path NUL sha256 LF` for each, sorted by path."""
-    if module is None or module.__file__ is None:
-        return hashlib.sha256(b"").hexdigest()
-    home = Path(module.__file__)
-    files = sorted(home.parent.rglob("*.py")) if home.name == "__init__.py" else [home]
-    digest = hashlib.sha256()
-    for file in files:
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(home.parent).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()
+def _name(info: PluginInfo) -> str | None:
+    return info.module.__name__ if info.module is not None else None
+
+
+def _is_spec(name: str, thing: object) -> bool:
+    return name.startswith("hubedit_") and inspect.isfunction(thing)
 
 
 def _method_problem(method: object) -> str | None:
@@ -227,7 +293,7 @@ def _method_problem(method: object) -> str | None:
         return f"{method.__name__}.name is {name!r}; use lower case letters, digits and hyphens"
     if inspect.isabstract(method):
         missing = ", ".join(sorted(method.__abstractmethods__))
-        return f"method {name!r} does not implement {missing}"
+        return f"method {name!r} ({place_of(method)}) does not implement {missing}"
     if getattr(method, "kind", None) not in get_args(Kind):
         return f"method {name!r} has kind {getattr(method, 'kind', None)!r}; use edit or unlearn"
     if method.assurance not in get_args(Assurance):
@@ -242,17 +308,3 @@ def _method_problem(method: object) -> str | None:
     if not (issubclass(row, Row) and issubclass(config, Config)):
         return f"method {name!r} must be Method[a Row type, a Config type]"
     return None
-
-
-def brief(error: BaseException) -> str:
-    """An error in one line: its type, its text, and where it was raised."""
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    frame = ""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is not None:
-        name = Path(trace.tb_frame.f_code.co_filename)
-        if name.is_file() and "site-packages/pluggy" not in name.as_posix():
-            frame = f" ({name.name}:{trace.tb_lineno})"
-    return f"{type(error).__name__}: {text[:400] or 'no message'}{frame}"

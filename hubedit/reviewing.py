@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from hubedit import disclosure, probes, verification, words
+from hubedit import disclosure, probes, verification
 from hubedit.chat import through_template
 from hubedit.claims import Claims, check_base_stands, check_claims
 from hubedit.editions import Edition, edition_at, edits_of
@@ -23,108 +22,19 @@ from hubedit.manifest import (
     TranscriptRecord,
     written_files,
 )
-from hubedit.markdown import render
 from hubedit.places import HubPlace, model_file_names
+from hubedit.policy import Policy
 from hubedit.requests import ROW_TYPES, read_records, rows_of
 from hubedit.rows import Question, Row
 from hubedit.targets import stack_digest
+from hubedit.trust import check_plugin
+from hubedit.verdicts import Review
 
 if TYPE_CHECKING:
     from hubedit.models import LoadedModel
 
-Verdict = Literal["verified", "verified with differences", "not verified"]
 CLOSE = 1e-3
 """Probabilities that differ by no more are the same; so are top answers with no larger margin."""
-COMMENT_BEGINS = "**hubedit review:"
-"""How the comment with a verdict begins, by which an earlier one is found again."""
-
-
-@dataclass
-class Review:
-    """What a review found.
-
-    `broken` are reasons not to trust the bytes or the records, `differences` are figures that came
-    out otherwise than recorded, `unchecked` is what could not be looked at.
-    """
-
-    repo: str
-    number: int
-    commit: str = ""
-    """What was reviewed: the head of the pull request, 40 hex digits."""
-    result: str | None = None
-    broken: list[str] = field(default_factory=list)
-    differences: list[str] = field(default_factory=list)
-    unchecked: list[str] = field(default_factory=list)
-    checked: list[str] = field(default_factory=list)
-    own: list[probes.Probe] = field(default_factory=list)
-    """The reviewer's own questions, before and after."""
-    again: list[probes.Probe] = field(default_factory=list)
-    """The recorded questions as they came out this time, unless the request is not disclosed."""
-    proposed: Edition | None = field(default=None, repr=False)
-    """What the pull request holds."""
-    taken_back: list[StackEntry] = field(default_factory=list)
-    """The edits of main that it takes back."""
-
-    @property
-    def what(self) -> str:
-        """What was reviewed, in words."""
-        return f"pull request {self.number} of {self.repo}"
-
-    @property
-    def verdict(self) -> Verdict:
-        """The outcome in words."""
-        if self.broken:
-            return "not verified"
-        return "verified with differences" if self.differences else "verified"
-
-    @property
-    def headline(self) -> str:
-        """The verdict, and what it does not cover."""
-        if self.verdict == "verified" and any(i.startswith("behaviour") for i in self.unchecked):
-            return "bytes verified, behaviour not checked"
-        return self.verdict
-
-    def as_json(self) -> dict[str, Any]:
-        """The review as JSON."""
-        return {
-            "what": self.what,
-            "commit": self.commit,
-            "verdict": self.verdict,
-            "headline": self.headline,
-            "result": self.result,
-            "broken": self.broken,
-            "differences": self.differences,
-            "unchecked": self.unchecked,
-            "checked": self.checked,
-            "own": [probe.model_dump() for probe in self.own],
-        }
-
-    def markdown(self) -> str:
-        """The review as a comment; the reviewer's own questions are counted, not quoted."""
-        manifest = self._manifest()
-        return render(
-            "review.md",
-            begins=COMMENT_BEGINS,
-            r=self,
-            m=manifest,
-            taken_back=self.taken_back,
-            headline=words.headline(manifest) if manifest else "",
-            facts=words.facts(manifest) if manifest else "",
-            scores=words.score_table(manifest.scores) if manifest else (),
-            lists=(
-                ("Broken", self.broken),
-                ("Differences", self.differences),
-                ("Not checked", self.unchecked),
-                ("Checked", self.checked),
-            ),
-            changed=sum(probe.before.answer != probe.after.answer for probe in self.own),
-        )
-
-    def _manifest(self) -> Manifest | None:
-        """That of the edit under review, if the records are in order."""
-        if self.broken or self.proposed is None or not self.proposed.stack.edits:
-            return None
-        return self.proposed.manifests[-1]
 
 
 def review(
@@ -137,6 +47,7 @@ def review(
     request: Path | None = None,
     key: Path | None = None,
     ask: bool = True,
+    policy: Policy | None = None,
 ) -> Review:
     """Review a pull request.
 
@@ -149,6 +60,7 @@ def review(
         request: the rows of an undisclosed edit.
         key: the key file of an undisclosed edit.
         ask: whether to load the model and ask again; what needs no torch is done anyway.
+        policy: what the reviewer allows; an edit that is taken back needs no leave.
 
     Raises:
         NotOnHubError: there is no such pull request.
@@ -176,8 +88,15 @@ def review(
         return found
     recorded = recorded_probes(proposed)
     _claimed(found, check_claims(proposed, repo, recorded))
+    if proposed.manifests:
+        _claimed(found, check_plugin(proposed.manifests[-1].plugin))
     if not found.broken:
         _behaviour(found, proposed, recorded, own=own, request=request, key=key, ask=ask)
+    if policy is not None and not found.broken and proposed.manifests and not found.taken_back:
+        asked = not any(item.startswith("behaviour") for item in found.unchecked)
+        found.forbidden += policy.breaches(proposed.manifests[-1], recorded, asked=asked)
+        if not found.forbidden:
+            found.checked.append("the policy allows the edit")
     return found
 
 

@@ -19,14 +19,18 @@ from hubedit import (
     targets,
 )
 from hubedit.artifacts import ArtifactStore
+from hubedit.blame import brief, place_of
 from hubedit.context import Run, Silent, Talk
 from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.delta import TextFile, encode
 from hubedit.editions import Edition
 from hubedit.errors import (
     ConfigError,
+    DeltaError,
     HubEditError,
     MethodError,
+    NonFiniteUpdateError,
+    OutputError,
     PluginError,
     UnsupportedModelError,
 )
@@ -35,7 +39,7 @@ from hubedit.located import layout_of
 from hubedit.manifest import touched_tensors
 from hubedit.markdown import counted
 from hubedit.method import Config, Corpus, Method
-from hubedit.plugins import PluginInfo, Plugins, brief, load_plugins
+from hubedit.plugins import PluginInfo, Plugins, load_plugins
 from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
 from hubedit.requests import read_records, rows_of
@@ -162,19 +166,21 @@ def apply(
             said = model.generate([question.prompt for question in spoken], probes.TOKENS_WRITTEN)
 
         run = run_method(model, replace(job, rows=rows), force, talk)
-        changes = model.changes()
+        with _blamed(job, MethodError, NonFiniteUpdateError):
+            changes = model.changes()
         digests = start.file_digests()
         written = {path: text.encode() for path, text in model.written.items()}
         if job.key is not None and not recipe.allow_embeddings:
             _refuse_telltales(model, changes)
-        encoded = encode(
-            changes,
-            model.start,
-            presence=model.moves(),
-            meta={"base": start.stack.base.digest, "parent": start.stack.result},
-            aliases={name: model.aliases(name) for name in changes},
-            files=[TextFile(path, digests.get(path), new) for path, new in written.items()],
-        )
+        with _blamed(job, DeltaError):
+            encoded = encode(
+                changes,
+                model.start,
+                presence=model.moves(),
+                meta={"base": start.stack.base.digest, "parent": start.stack.result},
+                aliases={name: model.aliases(name) for name in changes},
+                files=[TextFile(path, digests.get(path), new) for path, new in written.items()],
+            )
         for choice in encoded.choices:
             talk.log(f"{choice.name}: {choice.kind} ({choice.reason})")
 
@@ -225,7 +231,8 @@ def apply(
     files = recording.folder(manifest, found, encoded.delta)
     if job.key is not None:
         everything = {**files, "manifest.json": manifest.to_json().encode()}
-        disclosure.refuse_leaks(everything, job.rows)
+        with _blamed(job, OutputError):
+            disclosure.refuse_leaks(everything, job.rows)
     repo = job.target.repo if job.target else recipe.to
     same = output.name.endswith(manifest.edit)
     with revisions.finished_directory(output, replace=same) as work:
@@ -356,16 +363,27 @@ def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
         try:
-            job.method().apply(model, job.rows, job.config, run)
+            with _blamed(job, DeltaError):
+                job.method().apply(model, job.rows, job.config, run)
         except HubEditError:
             raise
         except Exception as error:
-            said = brief(error) if job.key is None else type(error).__name__
+            said = brief(error, job.method.__module__) if job.key is None else type(error).__name__
             raise PluginError(
                 f"method {job.method.name!r} of plugin {job.plugin.name!r} failed: {said}; "
                 "HUBEDIT_DEBUG=1 shows where"
             ) from error
     return run
+
+
+@contextmanager
+def _blamed(job: Job, *kinds: type[HubEditError]) -> Iterator[None]:
+    """Name the method, its plugin and its place in errors of some kinds, which are its doing."""
+    try:
+        yield
+    except kinds as error:
+        where = f"method {job.method.name!r} of plugin {job.plugin.name!r}"
+        raise type(error)(f"{where}: {error} ({place_of(job.method)})") from error
 
 
 def _base_name(start: Edition) -> str:

@@ -79,6 +79,7 @@ def test_broken_promises_are_named(hubedit, install):
     assert any(line.startswith("the same seed gives the same bits") for line in broken)
     assert any(line.startswith("the model is left as it was found") for line in broken)
     assert any(line.startswith("every setting is described") for line in broken)
+    assert all("plugin_fickle.py:" in line for line in broken)
     assert "promises kept" in err
 
 

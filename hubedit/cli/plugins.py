@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,11 +20,11 @@ def command(context: click.Context, as_json: bool) -> None:
     """List the installed plugins with their distribution, version, methods and errors."""
     if context.invoked_subcommand is not None:
         return
-    from hubedit.plugins import load_plugins
+    from hubedit.listing import listing
 
-    infos = load_plugins().infos
+    found = listing()
     if as_json:
-        print_json([_as_json(info) for info in infos])
+        print_json(found)
         return
     from rich.console import Console
     from rich.table import Table
@@ -32,26 +32,15 @@ def command(context: click.Context, as_json: bool) -> None:
     table = Table(
         "plugin", "distribution", "methods", "hooks", "errors", box=None, header_style="bold"
     )
-    for info in infos:
+    for item in found:
         table.add_row(
-            info.name,
-            f"{info.distribution} {info.version}",
-            ", ".join(method.name for method in info.methods),
-            ", ".join(info.hooks),
-            "\n".join(info.errors),
+            item["name"],
+            f"{item['distribution']} {item['version']}",
+            ", ".join(item["methods"]),
+            ", ".join(item["hooks"]),
+            "\n".join(item["errors"]),
         )
     Console(markup=False).print(table)
-
-
-def _as_json(info: PluginInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "distribution": info.distribution,
-        "version": info.version,
-        "methods": [method.name for method in info.methods],
-        "hooks": info.hooks,
-        "errors": info.errors,
-    }
 
 
 def _find(name: str) -> PluginInfo:
@@ -73,7 +62,7 @@ def info(name: str, as_json: bool) -> None:
     import sys
     import time
 
-    from hubedit.plugins import files_sha256
+    from hubedit.origins import files_sha256
 
     found = _find(name)
     module = found.module.__name__ if found.module is not None else None
@@ -87,7 +76,7 @@ def info(name: str, as_json: bool) -> None:
         seconds = round(max(time.perf_counter() - began - bare, 0.0), 3)
     place = getattr(found.module, "__file__", None)
     said = {
-        **_as_json(found),
+        **found.as_json(),
         "module": module,
         "file": place,
         "sha256": files_sha256(found.module) if found.module is not None else None,
@@ -102,20 +91,26 @@ def info(name: str, as_json: bool) -> None:
 
 
 @command.command("check", epilog="Example: hubedit plugins check mine")
-@click.argument("name", required=False)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--only",
+    metavar="[METHOD: ]WORDS",
+    multiple=True,
+    help="Test promises that hold these words alone.",
+)
 @json_option
-def check(name: str | None, as_json: bool) -> None:
-    """Hold the methods of plugin NAME, or of all, to the contract of every method."""
+def check(names: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
+    """Hold the methods of the plugins NAME, or of all, to the contract of every method."""
     from dataclasses import asdict
 
     from hubedit import checking
     from hubedit.plugins import load_plugins
 
-    if name is not None:
-        infos = [_find(name)]
+    if names:
+        infos = [_find(name) for name in names]
     else:
         infos = [info for info in load_plugins().infos if info.methods or info.errors]
-    promises = [promise for info in infos for promise in checking.check(info)]
+    promises = checking.check(infos, only)
     broken = checking.broken(promises)
     if as_json:
         print_json([asdict(promise) for promise in promises])
@@ -123,7 +118,8 @@ def check(name: str | None, as_json: bool) -> None:
         for promise in promises:
             mark = "kept  " if promise.kept else "BROKEN"
             reason = f": {promise.reason}" if promise.reason else ""
-            click.echo(f"{mark} {promise.method}: {promise.promise}{reason}")
+            of = f"{promise.plugin}, {promise.method}" if promise.method else promise.plugin
+            click.echo(f"{mark} {of}: {promise.promise}{reason}")
         click.echo(f"{len(promises) - len(broken)} of {len(promises)} promises kept", err=True)
     if broken:
         raise click.exceptions.Exit(1)

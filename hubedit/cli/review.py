@@ -29,6 +29,12 @@ from hubedit.cli.options import (
 @click.option("--no-probes", is_flag=True, help="Check bytes and records alone; needs no torch.")
 @click.option("--request", type=click.Path(path_type=Path), help="Rows of an undisclosed edit.")
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of an undisclosed edit.")
+@click.option(
+    "--policy",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What is allowed; by default hubedit-policy.yaml, if it is here.",
+)
 @click.option("--comment", is_flag=True, help="Post the verdict to the pull request.")
 @html_option
 @click.option("--serve", is_flag=True, help="Show the report on 127.0.0.1 until Ctrl-C.")
@@ -42,6 +48,7 @@ def command(
     no_probes: bool,
     request: Path | None,
     key: Path | None,
+    policy: Path | None,
     comment: bool,
     html: Path | None,
     serve: bool,
@@ -51,9 +58,11 @@ def command(
 ) -> None:
     """Recompute the bytes of pull request --pr of REPO, ask its questions again, give a verdict."""
     from hubedit.errors import RequestError
+    from hubedit.policy import POLICY_FILE, read_policy
     from hubedit.requests import read_records, rows_of
-    from hubedit.reviewing import COMMENT_BEGINS, review
+    from hubedit.reviewing import review
     from hubedit.rows import ProbePrompt, Question
+    from hubedit.verdicts import COMMENT_BEGINS
 
     if (request is None) != (key is None):
         raise RequestError("--request and --key go together: the rows and the key that names them")
@@ -64,9 +73,20 @@ def command(
             Question(row=line, group="attribute", prompt=row.prompt, target=row.target)
             for line, row in enumerate(rows, start=1)
         ]
+    if policy is None and Path(POLICY_FILE).is_file():
+        policy = Path(POLICY_FILE)
+    allowed = None if policy is None else read_policy(policy)
     hub = hub_opener(local)()
     found = review(
-        repo, number, hub, base=base, own=asked, request=request, key=key, ask=not no_probes
+        repo,
+        number,
+        hub,
+        base=base,
+        own=asked,
+        request=request,
+        key=key,
+        ask=not no_probes,
+        policy=allowed,
     )
     if comment:
         hub.comment(repo, number, found.markdown(), instead_of=COMMENT_BEGINS)
@@ -103,14 +123,15 @@ def _say(found: object) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hubedit.reviewing import Review
+    from hubedit.verdicts import Review
 
     assert isinstance(found, Review)
     console = Console(markup=False, highlight=False)
-    colour = {"verified": "green", "not verified": "red"}.get(found.verdict, "yellow")
+    colour = {"verified": "green", "verified with differences": "yellow"}.get(found.verdict, "red")
     console.print(f"{found.what}: {found.headline}", style=f"bold {colour}", soft_wrap=True)
     for sign, items in (
         ("broken", found.broken),
+        ("against the policy", found.forbidden),
         ("differs", found.differences),
         ("not checked", found.unchecked),
         ("checked", found.checked),

@@ -29,7 +29,7 @@ from hubedit.updates import Update
 if TYPE_CHECKING:
     from hubedit.comparison import Comparison, Side
     from hubedit.editions import Edition
-    from hubedit.reviewing import Review
+    from hubedit.verdicts import Review
 
 Read = Callable[[str], bytes | None]
 """The content of one file of a revision by its path.
@@ -38,7 +38,11 @@ None if there is no such file; of a delta that is too large to be looked at, too
 left out then.
 """
 
-_TONES: Mapping[str, Tone] = {"verified": "good", "not verified": "bad"}
+_TONES: Mapping[str, Tone] = {
+    "verified": "good",
+    "against the policy": "bad",
+    "not verified": "bad",
+}
 _SAID = {
     "verified": (
         "The bytes are those that the records say, and the recorded questions are answered as "
@@ -50,6 +54,10 @@ _SAID = {
     ),
     "verified with differences": (
         "The bytes are those that the records say; the following came out otherwise than recorded."
+    ),
+    "against the policy": (
+        "The bytes are those that the records say; the policy of this review does not allow the "
+        "edit."
     ),
     "not verified": "Do not merge: the following is not as the records say.",
 }
@@ -81,6 +89,7 @@ def of_review(review: Review) -> Report:
                 (title, tuple(items))
                 for title, items in (
                     ("Broken", review.broken),
+                    ("Against the policy", review.forbidden),
                     ("Differences", review.differences),
                     ("Not checked", review.unchecked),
                 )
