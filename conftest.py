@@ -2,8 +2,11 @@
 
 import importlib
 import os
+import subprocess
 import sys
+import sysconfig
 import textwrap
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -80,3 +83,14 @@ def install(tmp_path, monkeypatch):
         return module
 
     return add
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A virtual environment that sees what this one has, and what is installed into it."""
+    home = tmp_path / "v"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    outer = sysconfig.get_path("purelib")
+    (site / "outer.pth").write_text(f"import site; site.addsitedir({outer!r})\n")
+    return home / "bin" / "python"

@@ -3,11 +3,7 @@
 import json
 import os
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
-
-import pytest
 
 PROJECT = """
 [build-system]
@@ -40,17 +36,6 @@ def block(after):
     """The first Python block of the page about plugins that follows a line."""
     page = DOCS.read_text(encoding="utf-8").split(after, 1)[1]
     return page.split("```python\n", 1)[1].split("```")[0]
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """A virtual environment that sees what this one has, and what is installed into it."""
-    home = tmp_path / "v"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    site = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
-    outer = sysconfig.get_path("purelib")
-    (site / "outer.pth").write_text(f"import site; site.addsitedir({outer!r})\n")
-    return home / "bin" / "python"
 
 
 def test_two_files_make_a_plugin_that_is_listed_keeps_the_contract_edits_and_pushes(
