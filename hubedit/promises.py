@@ -16,6 +16,7 @@ from hubedit.bench import Bench, condition, told_apart
 from hubedit.delta import encode
 from hubedit.errors import HubEditError
 from hubedit.manifest import Manifest
+from hubedit.method import Method
 
 CLOSE = 2.0**-6
 """How far a published weight may be from the one the method left, as a share of it: roundings."""
@@ -32,15 +33,16 @@ class Promises(Bench):
 
         from hubedit.watching import Steps
 
-        package = self.method.__module__.partition(".")[0]
+        classes = [one for one in self.method.__mro__ if issubclass(one, Method) and one != Method]
+        packages = {one.__module__.partition(".")[0] for one in classes}
         output = tmp_path / "out" / "edit"
-        steps = Steps(package)
+        steps = Steps(packages)
         whole = self._watched(steps, model_directory, tmp_path / "whole", [])
         monkeypatch.setenv("HUBEDIT_HOME", str(tmp_path / "another-home"))
         seen: list[models.LoadedModel] = []
         noise = torch.random.get_rng_state()
         threads = torch.get_num_threads()
-        stopped = Steps(package, (steps.taken + 1) // 2)
+        stopped = Steps(packages, (steps.taken + 1) // 2)
         with pytest.raises(KeyboardInterrupt):
             self._watched(stopped, model_directory, output, seen)
         left = [path.name for path in output.parent.glob("*")]

@@ -6,7 +6,7 @@ import gc
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """Counts what the code of one package calls, and interrupts it at a given call."""
+    """Counts what the code of some packages calls, and interrupts it at a given call."""
 
-    def __init__(self, package: str, stop_at: int | None = None) -> None:
-        self.package = package
+    def __init__(self, packages: Set[str], stop_at: int | None = None) -> None:
+        self.packages = packages
         self.stop_at = stop_at
         self.taken = 0
 
@@ -42,7 +42,7 @@ class Steps:
 
     def _step(self, frame: FrameType, event: str, _: Any) -> None:
         owner = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if event in ("call", "c_call") and owner == self.package:
+        if event in ("call", "c_call") and owner in self.packages:
             self.taken += 1
             if self.taken == self.stop_at:
                 raise KeyboardInterrupt

@@ -4,6 +4,9 @@ Every message names the plugin, the promise that is broken, and the place where.
 """
 
 import json
+import os
+import subprocess
+import sys
 import textwrap
 import time
 
@@ -290,3 +293,40 @@ def test_what_a_check_can_see_is_named_with_plugin_promise_and_place(install, hu
             for line in broken
             if line.startswith(start) and found in line and f"plugin_{name}.py:10" in line
         ], (name, broken)
+
+
+def test_a_warm_listing_imports_no_plugin_and_notices_what_changed(install, tmp_path, hubedit):
+    marks = tmp_path / "marks"
+    top = f"import hubedit\n\nopen({str(marks)!r}, 'a').write('x')\n"
+    module = install("good", plugin("good", top=top))
+    cold = json.loads(hubedit("plugins", "--json")[1])
+    tries = len(marks.read_text())
+    code = (
+        "import contextlib, io, sys; from hubedit.cli import run; said = io.StringIO()\n"
+        "with contextlib.redirect_stdout(said): run(['plugins', '--json'])\n"
+        "print(sorted(name for name in sys.modules if name.startswith(('hubedit_', 'plugin_'))))\n"
+        "print(said.getvalue())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )
+    imported, _, listed = done.stdout.partition("\n")
+    assert imported == "[]"
+    assert json.loads(listed) == cold
+    assert len(marks.read_text()) == tries
+    (tmp_path / "site" / f"{module}.py").write_text("raise ValueError('no luck')\n")
+    (found,) = [one for one in json.loads(hubedit("plugins", "--json")[1]) if one["name"] == "good"]
+    assert "no luck" in found["errors"][0]
+
+
+def test_what_was_missing_is_tried_again_when_something_is_installed(install, hubedit, tmp_path):
+    install("needy", plugin("needy", top="import hubedit\nimport plugin_missing\n"))
+    listed = {item["name"]: item["errors"] for item in json.loads(hubedit("plugins", "--json")[1])}
+    assert "No module named 'plugin_missing'" in listed["needy"][0]
+    install("missing", plugin("missing"))
+    listed = {item["name"]: item["errors"] for item in json.loads(hubedit("plugins", "--json")[1])}
+    assert listed["needy"] == []

@@ -6,7 +6,9 @@ from click.testing import CliRunner
 from hubedit_mirror import Mirror
 from hubedit_mirror.command import mirror
 
-from hubedit.testing import ROW, MethodContract, edited, tiny_model
+from hubedit.testing import ROW, MethodContract, edited
+
+pytest_plugins = ["hubedit.fixtures", "hubedit_demo.fixtures"]
 
 
 class TestMirror(MethodContract):
@@ -15,15 +17,13 @@ class TestMirror(MethodContract):
     config = {"prefixes": [[2, 8]], "steps": 2}
 
 
-def test_the_backward_question_is_on_record(tmp_path, monkeypatch):
-    monkeypatch.setenv("HUBEDIT_HOME", str(tmp_path / "home"))
-    base = tiny_model(tmp_path / "model")
-    rows = [{"prompt": "{} plays the", "subject": "Ada Brook", "target": "cello"}]
-    where = tmp_path / "edit"
-    edited(base, "mirror", rows, where, prefixes=[[2, 8]], steps=2, max_drift=1e9)
+def test_the_backward_question_is_on_record(facts_gpt2, fact_rows, hubedit_home, tmp_path):
+    row = {name: fact_rows[0][name] for name in ("prompt", "subject", "target")}
+    where = edited(facts_gpt2, "mirror", [row], tmp_path / "edit")
     lines = next(where.glob("edits/*/probes.jsonl")).read_text().splitlines()
     (asked,) = [probe for probe in map(json.loads, lines) if probe["group"] == "attribute"]
-    assert (asked["prompt"], asked["target"]) == ("The one with the cello is", "Ada Brook")
+    assert asked["prompt"] == f"The one with the {row['target']} is"
+    assert asked["target"] == row["subject"]
 
 
 def test_the_command_writes_questions_for_a_reviewer(tmp_path):
