@@ -54,7 +54,7 @@ class Bench:
     rows: ClassVar[Sequence[dict[str, Any]]] = (ROW,)
     force: ClassVar[bool] = True
     """Overrule guards: a model with random weights trips those that watch over knowledge."""
-    copies: ClassVar[int] = 6
+    copies: ClassVar[int] = 8
     """How many copies of a weight a run may hold at once beside the weight itself."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:

@@ -254,7 +254,7 @@ BREAKS = {
     "hoarder": (
         "kept = [model.weight(name).clone() for _ in range(40)]\n" + STEP,
         "memory stays within a few copies of the weights",
-        "copies of the weights were held at once, and 6 are the bound",
+        "copies of the weights were held at once, and 8 are the bound",
     ),
     "keeper": (
         STEP + "hubedit.kept = model.weight(name).clone()",
