@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         RequestError,
         UnsupportedModelError,
     )
-    from hubedit.hookspecs import Endpoint, hookimpl
+    from hubedit.evaluating import evaluate
+    from hubedit.hookspecs import Endpoint, SmallModel, hookimpl
     from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
     from hubedit.plugins import endpoint
     from hubedit.reading import Reading
@@ -51,7 +52,8 @@ _HOMES = {
         "RequestError",
         "UnsupportedModelError",
     ),
-    "hookspecs": ("Endpoint", "hookimpl"),
+    "evaluating": ("evaluate",),
+    "hookspecs": ("Endpoint", "SmallModel", "hookimpl"),
     "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
     "plugins": ("endpoint",),
     "reading": ("Reading",),
@@ -95,12 +97,14 @@ __all__ = [
     "Row",
     "Rows",
     "RunContext",
+    "SmallModel",
     "Sparse",
     "UnsupportedModelError",
     "Update",
     "apply",
     "cache_home",
     "endpoint",
+    "evaluate",
     "hookimpl",
     "load",
 ]

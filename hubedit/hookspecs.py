@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,19 @@ class Endpoint(NamedTuple):
     home: Path
 
 
+class SmallModel(NamedTuple):
+    """A model that comes with a plugin, and cases to score edits of it on.
+
+    `directory` is a complete snapshot. `cases` gives the records of a split, such as dev (for
+    choosing settings) or test (for what is reported), in the fields of `hubedit.FactEdit`.
+    """
+
+    name: str
+    directory: Path
+    splits: tuple[str, ...]
+    cases: Callable[[str], Sequence[Mapping[str, Any]]]
+
+
 @hookspec
 def hubedit_methods() -> list[type[Method[Any, Any]]]:
     """Return the method classes that this plugin offers."""
@@ -35,3 +49,9 @@ def hubedit_methods() -> list[type[Method[Any, Any]]]:
 @hookspec(firstresult=True)
 def hubedit_endpoint(name: str) -> Endpoint | None:
     """Return a running Hub for `name` (`--local` asks for "local"), or None if it is not yours."""
+
+
+@hookspec
+def hubedit_models() -> list[SmallModel]:
+    """Return the small models that this plugin ships, each with its cases by split."""
+    return []

@@ -18,7 +18,7 @@ from hubedit import __version__, hookspecs
 from hubedit.blame import brief, place_of
 from hubedit.discovery import entry_points, outcomes
 from hubedit.errors import HubEditError, PluginError, UnknownMethodError, near_misses
-from hubedit.hookspecs import Endpoint
+from hubedit.hookspecs import Endpoint, SmallModel
 from hubedit.manifest import MethodRecord, PluginRecord
 from hubedit.method import Assurance, Config, Kind, Method
 from hubedit.origins import files_sha256, origin_of
@@ -174,6 +174,27 @@ class Plugins:
         if name not in known:
             raise UnknownMethodError(name, known)
         return known[name]
+
+    def models(self) -> dict[str, SmallModel]:
+        """The small models that come with plugins, by name; the first plugin that has one wins.
+
+        A plugin that fails to tell them is left out, and its entry of `infos` says why.
+        """
+        found: dict[str, SmallModel] = {}
+        for info in self.infos:
+            if "hubedit_models" not in info.hooks:
+                continue
+            try:
+                offered = list(self._call(info, "hubedit_models"))
+            except Exception as error:
+                info.errors.append(f"hubedit_models failed: {brief(error)}")
+                continue
+            for model in offered:
+                if isinstance(model, SmallModel):
+                    found.setdefault(model.name, model)
+                else:
+                    info.errors.append(f"hubedit_models returned {model!r}, which is no SmallModel")
+        return found
 
     def endpoint(self, name: str) -> Endpoint:
         """Ask the plugins for a running Hub of that name.

@@ -119,6 +119,32 @@ def test_an_endpoint_comes_from_the_plugin_that_has_it(install):
         plugins.endpoint("other")
 
 
+def test_small_models_come_from_plugins_with_their_cases_by_split(install):
+    install(
+        "small",
+        """
+        import pathlib
+        import hubedit
+
+        def cases(split):
+            return [{"prompt": "{} is", "subject": split, "target": "b"}]
+
+        @hubedit.hookimpl
+        def hubedit_models():
+            return [hubedit.SmallModel("mine", pathlib.Path("here"), ("dev", "test"), cases), 3]
+        """,
+    )
+    install("broken", "import hubedit\n@hubedit.hookimpl\ndef hubedit_models():\n    return 1 / 0")
+    plugins = load_plugins()
+    models = plugins.models()
+    assert {"facts-gpt2", "mine"} <= models.keys()
+    assert (models["facts-gpt2"].directory / "model.safetensors").is_file()
+    assert {case["split"] for case in models["facts-gpt2"].cases("dev")} == {"dev"}
+    assert models["mine"].cases("test")[0]["subject"] == "test"
+    assert "returned 3" in info_of(plugins, "small").errors[0]
+    assert "ZeroDivisionError" in info_of(plugins, "broken").errors[0]
+
+
 def test_a_slow_import_is_cut_off_and_named(install, monkeypatch):
     install("slow", "import time; time.sleep(60)")
     monkeypatch.setenv("HUBEDIT_PLUGIN_SECONDS", "1")

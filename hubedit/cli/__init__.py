@@ -13,6 +13,7 @@ import click
 VERBS = {
     "apply": "Edit a model as a recipe says, and push the revision with --push.",
     "ask": "Ask base and edited model the same, side by side.",
+    "bench": "Compare methods on models, with one and many edits at once.",
     "bisect": "Find the edit of a stack that changed an answer.",
     "conflicts": "List edits of a stack that meet: one tensor, or one subject.",
     "delta": "Write the difference of two checkpoints as an edit, bit for bit.",
@@ -20,6 +21,7 @@ VERBS = {
     "doctor": "Check this installation, or whether a model can be edited.",
     "env": "Print versions and settings for a bug report.",
     "erasure": "Show with the key what was in a request that was not published.",
+    "eval": "Score an edited model on cases, beside its base.",
     "export": "Write an edit as an adapter for PEFT, and say how exact that is.",
     "log": "List the revisions of an edit repository.",
     "materialize": "Write the edited model as plain files that transformers loads.",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hubedit
 from hubedit_demo.world import World
 
-__all__ = ["MODELS", "World", "cases", "model_path"]
+__all__ = ["MODELS", "World", "cases", "hubedit_models", "model_path"]
 
 MODELS = ("facts-gpt2", "facts-llama", "facts-bert")
 """Names of the models in this package."""
@@ -39,3 +41,12 @@ def cases(split: str = "test", name: str = "facts-gpt2") -> list[dict[str, Any]]
     lines = (model_path(name) / "cases.jsonl").read_text(encoding="utf-8").splitlines()
     made = [json.loads(line) for line in lines]
     return [case for case in made if split in (case["split"], "all")]
+
+
+@hubedit.hookimpl
+def hubedit_models() -> list[hubedit.SmallModel]:
+    """Offer the shipped models to the host, with their cases."""
+    return [
+        hubedit.SmallModel(name, model_path(name), ("dev", "test"), partial(cases, name=name))
+        for name in MODELS
+    ]

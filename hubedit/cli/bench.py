@@ -1,0 +1,201 @@
+"""`hubedit bench`: methods × models × numbers of edits, in one comparable table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hubedit.cli.options import hub_opener, json_option, local_option, print_json
+
+if TYPE_CHECKING:
+    from hubedit.benching import Matrix
+    from hubedit.benching.cells import Cell
+
+
+WIDTH = 110
+"""Columns that a table takes at least, so that no figure is cut."""
+
+
+class _Names(click.ParamType[list[str]]):
+    name = "NAME,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        """Names between commas."""
+        if isinstance(value, list):
+            return value
+        names = [name.strip() for name in str(value).split(",") if name.strip()]
+        if not names:
+            self.fail("give at least one name", param, ctx)
+        return list(dict.fromkeys(names))
+
+
+class _Sizes(click.ParamType[list[int]]):
+    name = "N,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
+        """Whole numbers above zero between commas."""
+        if isinstance(value, list):
+            return value
+        try:
+            sizes = [int(text) for text in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not of the form 1,10,50", param, ctx)
+        if min(sizes) < 1:
+            self.fail("a number of edits is 1 or more", param, ctx)
+        return list(dict.fromkeys(sizes))
+
+
+@click.command(
+    "bench", epilog="Example: hubedit bench --methods rank-one,tuned --models facts-gpt2 --edits 1"
+)
+@click.option("--methods", required=True, type=_Names(), help="Names of methods.")
+@click.option(
+    "--models",
+    required=True,
+    type=_Names(),
+    help="Small models that plugins ship, or directories with cases.jsonl.",
+)
+@click.option(
+    "--edits",
+    default="1,10,50",
+    show_default=True,
+    type=_Sizes(),
+    help="How many facts are changed at once.",
+)
+@click.option(
+    "--cases",
+    metavar="FILE|hf://datasets/…|NAME",
+    help="Cases for all models, instead of their own.",
+)
+@click.option(
+    "--split", default="test", show_default=True, help="Which cases; dev is for choosing settings."
+)
+@click.option("--reader", metavar="NAME", help="How the cases are written, such as zsre-answers.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    help="How many cases each cell is scored on; by default 50, or the largest of --edits.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="METHOD.KEY=VALUE",
+    help="A setting that is not the default (repeatable).",
+)
+@click.option("--fresh", is_flag=True, help="Make every cell anew, also those that are there.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the run.")
+@click.option(
+    "-o",
+    "--output",
+    default="bench",
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where cells are kept, so that a run that was cut off goes on, and the result written.",
+)
+@local_option
+@json_option
+def command(
+    methods: list[str],
+    models: list[str],
+    edits: list[int],
+    settings: tuple[str, ...],
+    output: Path,
+    local: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Run every method on every model, with every number of edits at once, and compare them.
+
+    Methods run with their default settings; none may have been chosen on the cases that are
+    reported (those of split test).
+    """
+    from hubedit.benching import bench
+    from hubedit.cli.talk import TerminalTalk
+
+    talk = TerminalTalk(quiet=as_json)
+
+    def told(cell: Cell) -> None:
+        words = cell.reason or f"{cell.seconds} s an edit, {cell.delta_bytes} bytes"
+        talk.log(f"{cell.model} {cell.method} {cell.edits}: {cell.state} ({words})")
+
+    matrix = bench(
+        methods,
+        models,
+        edits,
+        output=output,
+        settings=_settings(settings),
+        hub=hub_opener(local),
+        talk=talk,
+        done=told,
+        **given,
+    )
+    _write(output, matrix)
+    talk.log(f"written to {output}")
+    if as_json:
+        print_json(matrix.model_dump(mode="json"))
+        return
+    _show(matrix)
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    from hubedit.errors import RecipeError
+    from hubedit.recipe import parse_settings
+
+    found: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        method, dot, setting = pair.partition(".")
+        if not dot or "=" in method:
+            raise RecipeError(f"--set {pair!r} is not of the form method.key=value")
+        found.setdefault(method, {}).update(parse_settings([setting]))
+    return found
+
+
+def _write(output: Path, matrix: Matrix) -> None:
+    import json
+
+    from hubedit.benching.matrix import RESULT
+    from hubedit.benching.table import markdown, picture
+
+    text = json.dumps(matrix.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
+    contents = {
+        "png": picture(matrix),
+        "md": markdown(matrix).encode(),
+        "json": f"{text}\n".encode(),
+    }
+    for suffix, content in contents.items():
+        partial = output / f".{RESULT}.{suffix}.partial"
+        partial.write_bytes(content)
+        partial.replace(output / f"{RESULT}.{suffix}")
+
+
+def _show(matrix: Matrix) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hubedit.benching.table import MEANING, heads, line
+
+    console = Console(markup=False, highlight=False)
+    console.width = max(console.width, WIDTH)
+    for column in matrix.models:
+        table = Table(
+            *heads(matrix)[1:],
+            box=None,
+            header_style="bold",
+            title=f"{column.model}: {column.n} cases of {column.cases}, per cent",
+            title_justify="left",
+        )
+        for cell in matrix.cells:
+            if cell.model != column.model:
+                continue
+            if cell.state == "done":
+                table.add_row(*line(matrix, cell)[1:])
+        console.print(table)
+        for cell in matrix.cells:
+            if cell.model == column.model and cell.state != "done":
+                console.print(f"{cell.method} {cell.edits}: {cell.state} ({cell.reason})")
+    console.print(MEANING, style="dim")

@@ -1,0 +1,75 @@
+"""Tasks of lm-evaluation-harness, run on the model before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module, util
+from typing import TYPE_CHECKING, Any
+
+from hubedit.errors import ConfigError, HubEditError
+from hubedit.manifest import Record
+
+if TYPE_CHECKING:
+    from hubedit.models import LoadedModel
+
+HARNESS = "lm_eval"
+
+
+class TaskScore(Record):
+    """One metric of one task, for one model."""
+
+    task: str
+    metric: str
+    value: float
+
+
+def check_harness() -> None:
+    """Refuse to go on without lm-evaluation-harness.
+
+    Raises:
+        ConfigError: it is not installed; says how to install it.
+    """
+    if util.find_spec(HARNESS) is None:
+        raise ConfigError(
+            "--tasks needs lm-evaluation-harness, which is not installed; install it with "
+            "`pip install lm-eval`"
+        )
+
+
+def run_tasks(model: LoadedModel, tasks: Sequence[str], limit: int | None) -> list[TaskScore]:
+    """Run tasks on a causal or seq2seq model as it is in memory.
+
+    Args:
+        tasks: names of the harness, or YAML files of tasks.
+        limit: examples of each, at most.
+
+    Raises:
+        HubEditError: the harness failed, in its own words.
+    """
+    check_harness()
+    kind = model.layout.architecture
+    if kind == "masked":
+        raise ConfigError("lm-evaluation-harness runs no masked models; leave --tasks out")
+    harness: Any = import_module(f"{HARNESS}.evaluator")
+    wrapping: Any = import_module(f"{HARNESS}.models.huggingface")
+    managing: Any = import_module(f"{HARNESS}.tasks")
+    try:
+        wrapped = wrapping.HFLM(
+            pretrained=model.model, tokenizer=model.tokenizer, backend=kind, device="cpu"
+        )
+        found = harness.simple_evaluate(
+            model=wrapped,
+            tasks=list(tasks),
+            limit=limit,
+            task_manager=managing.TaskManager(),
+            bootstrap_iters=0,
+        )
+    except Exception as error:  # whatever the harness raises is told in one line
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HubEditError(f"lm-evaluation-harness failed: {said}") from error
+    return [
+        TaskScore(task=task, metric=name.partition(",")[0], value=float(value))
+        for task, figures in sorted(found["results"].items())
+        for name, value in sorted(figures.items())
+        if isinstance(value, int | float) and "stderr" not in name
+    ]
