@@ -6,7 +6,7 @@ from pathlib import Path
 import hubedit_demo
 import pytest
 
-from hubedit.benching import bench
+from hubedit.benching import bench, bench_in_parallel
 from hubedit.benching.cells import Cells
 from hubedit.benching.matrix import spread
 from hubedit.benching.table import heads, line, markdown
@@ -79,16 +79,16 @@ def seen():
 
 
 def test_every_cell_of_a_model_is_scored_on_the_same_cases_which_no_method_saw(methods):
-    matrix = bench(["nudge"], ["facts-gpt2"], (1, 4), output=Path("b"), count=4)
-    one, four = matrix.cells
-    assert (one.state, one.runs, four.runs) == ("done", 4, 1)
-    assert [text.split()[0] for text in seen()] == ["1"] * 4 + ["4"] * 4
-    assert [text.split()[1:3] for text in seen()[:4]] == [text.split()[1:3] for text in seen()[4:]]
+    matrix = bench(["nudge"], ["facts-gpt2"], (1, 2), output=Path("b"), count=2)
+    one, both = matrix.cells
+    assert (one.state, one.runs, both.runs) == ("done", 2, 1)
+    assert [text.split()[0] for text in seen()] == ["1", "1", "2", "2"]
+    assert [text.split()[1:3] for text in seen()[:2]] == [text.split()[1:3] for text in seen()[2:]]
     assert all(text.endswith(" 0") for text in seen())
     cases = told_apart(rows_of(FactCase, hubedit_demo.cases("test")))
-    chosen = spread(cases, 4)
+    chosen = spread(cases, 2)
     assert matrix.models[0].case_ids == tuple(case.case_id for case in chosen)
-    assert one.score("rewrite", "exact").n == four.score("rewrite", "exact").n == 4
+    assert one.score("rewrite", "exact").n == both.score("rewrite", "exact").n == 2
     assert one.score("paraphrase", "exact").n == sum(len(case.paraphrases) for case in chosen)
     assert one.score("neighbour", "exact").before == 1
     assert one.score("neutral", "kl").after > 0
@@ -97,19 +97,17 @@ def test_every_cell_of_a_model_is_scored_on_the_same_cases_which_no_method_saw(m
 
 
 def test_a_finished_cell_is_not_made_again_unless_what_it_depends_on_changed(methods):
-    first = bench(["nudge"], ["facts-gpt2"], (1,), output=Path("b"), count=2)
+    def run(**given):
+        return bench(["nudge"], ["facts-gpt2"], (1,), output=Path("b"), count=1, **given)
+
+    first = run()
+    assert len(seen()) == 1
+    assert run() == first
+    assert len(seen()) == 1
+    run(settings={"nudge": {"size": 1}})
     assert len(seen()) == 2
-    again = bench(["nudge"], ["facts-gpt2"], (1,), output=Path("b"), count=2)
-    assert again == first
-    assert len(seen()) == 2
-    bench(["nudge"], ["facts-gpt2"], (1, 2), output=Path("b"), count=2)
-    assert len(seen()) == 4
-    bench(
-        ["nudge"], ["facts-gpt2"], (1,), output=Path("b"), count=2, settings={"nudge": {"size": 1}}
-    )
-    assert len(seen()) == 6
-    fresh = bench(["nudge"], ["facts-gpt2"], (1,), output=Path("b"), count=2, fresh=True)
-    assert len(seen()) == 8
+    fresh = run(fresh=True)
+    assert len(seen()) == 3
     assert fresh.cells[0].scores == first.cells[0].scores
 
 
@@ -118,32 +116,44 @@ def test_a_bench_that_was_cut_off_goes_on_where_it_was(methods):
         pass
 
     def stop(cell):
-        if cell.edits == 2:
+        if cell.edits == 1:
             raise Cut
 
     with pytest.raises(Cut):
-        bench(["nudge"], ["facts-gpt2"], (1, 2, 4), output=Path("b"), count=4, done=stop)
-    assert len(seen()) == 8
-    matrix = bench(["nudge"], ["facts-gpt2"], (1, 2, 4), output=Path("b"), count=4)
-    assert len(seen()) == 12
-    assert [cell.edits for cell in matrix.cells] == [1, 2, 4]
+        bench(["nudge"], ["facts-gpt2"], (1, 2), output=Path("b"), count=2, done=stop)
+    assert len(seen()) == 2
+    matrix = bench(["nudge"], ["facts-gpt2"], (1, 2), output=Path("b"), count=2)
+    assert len(seen()) == 4
+    assert [cell.edits for cell in matrix.cells] == [1, 2]
     file = next(Path("b/cells").glob("*nudge-2*"))
     file.write_text(file.read_text()[:50])
-    assert bench(["nudge"], ["facts-gpt2"], (1, 2, 4), output=Path("b"), count=4) == matrix
+    again = bench(["nudge"], ["facts-gpt2"], (1, 2), output=Path("b"), count=2)
+    assert [cell.scores for cell in again.cells] == [cell.scores for cell in matrix.cells]
+    assert len(seen()) == 6
+
+
+def test_workers_make_the_same_cells_in_processes_of_their_own(methods):
+    models = ["facts-gpt2"]
+    one = bench(["nudge"], models, (1,), output=Path("a"), count=1, threads=1)
+    told = len(seen())
+    two = bench_in_parallel(["nudge"], models, (1,), output=Path("b"), workers=2, count=1)
+    assert len(seen()) == 2 * told
+    assert [cell.scores for cell in two.cells] == [cell.scores for cell in one.cells]
+    assert two.threads == 1
 
 
 def test_what_a_method_does_not_do_is_said_and_a_stopped_run_is_the_unedited_model(methods):
     matrix = bench(
-        ["filler", "ascent", "guarded", "idle", "broken"],
+        ["filler", "graddiff", "guarded", "idle", "broken"],
         ["facts-gpt2"],
         (2,),
         output=Path("b"),
         count=2,
     )
-    filler, ascent, guarded, idle, broken = matrix.cells
+    filler, forgetting, guarded, idle, broken = matrix.cells
     assert (filler.state, filler.reason) == ("n/a", "edits masked models alone")
-    assert ascent.state == "n/a"
-    assert "rows, and a bench edits facts" in ascent.reason
+    assert forgetting.state == "n/a"
+    assert "rows, and a bench edits facts" in forgetting.reason
     for cell, said in ((guarded, "the guard stopped it"), (idle, "")):
         assert (cell.state, len(cell.stopped)) == ("done", 1)
         assert said in cell.stopped[0]

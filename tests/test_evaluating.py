@@ -21,6 +21,7 @@ from hubedit.evaluating.tasks import HARNESS, check_harness
 from hubedit.hub import Hub
 from hubedit.plugins import load_plugins
 
+BASE = str(hubedit_demo.model_path())
 TEXT = "Ada Brook plays the cello and lives in Porto."
 
 
@@ -70,7 +71,7 @@ def test_items_are_heard_as_the_model_predicts_them(facts):
 
 @pytest.mark.parametrize("family", ["gpt2", "bert", "t5"])
 def test_neutral_texts_are_read_as_the_architecture_predicts(tmp_path, family):
-    model = models.load(make(family, tmp_path / family))
+    model = models.load(make(tmp_path / family, family))
     found = neutral.read(model, [TEXT, "Tom Adler plays the oboe."])
     if family == "t5":
         assert found == []
@@ -109,7 +110,7 @@ def test_texts_are_written_from_the_likeliest_tokens_and_repeat(facts):
 
 
 def test_an_edit_is_scored_on_its_own_request(edited):
-    found = api.evaluate(str(edited))
+    found = api.evaluate(str(edited), base=BASE)
     assert found.n == 2
     assert found.score("rewrite", "exact").before == 0
     assert found.score("rewrite", "exact").after == 1
@@ -119,12 +120,12 @@ def test_an_edit_is_scored_on_its_own_request(edited):
     assert found.score("neutral", "kl").after > 0
     assert found.score("text", "fluency").n == 2
     assert [one.metric for one in found.skipped] == ["portability.*"]
-    assert api.evaluate(str(edited)) == found
+    assert api.evaluate(str(edited), base=BASE) == found
 
 
 def test_the_model_before_is_the_base_and_another_can_be_named(edited):
-    own = api.evaluate(str(edited), texts=False)
-    same = api.evaluate(str(edited), against=str(edited), texts=False)
+    own = api.evaluate(str(edited), base=BASE, texts=False)
+    same = api.evaluate(str(edited), base=BASE, against=str(edited), texts=False)
     assert same.score("neutral", "kl").after == 0
     assert same.score("attribute", "unchanged").after == 1
     assert same.score("rewrite", "exact").before == own.score("rewrite", "exact").after
@@ -135,11 +136,21 @@ def test_the_model_before_is_the_base_and_another_can_be_named(edited):
 
 def test_eval_writes_a_table_json_a_page_a_picture_and_a_block_for_the_card(hubedit, edited):
     status, out, err = hubedit(
-        "eval", edited, "--cases", "facts-gpt2", "--limit", 3, "--no-writing", "-o", "out"
+        "eval",
+        edited,
+        "--base",
+        BASE,
+        "--cases",
+        "facts-gpt2",
+        "--limit",
+        3,
+        "--no-writing",
+        "-o",
+        "out",
     )
     assert status == 0
     assert "3 cases (facts-gpt2, split test)" in " ".join(out.split())
-    assert "not measured: text.* (" in out
+    assert "not measured: text.* (no texts were asked for)" in out
     from pathlib import Path
 
     written = {path.name: path.read_bytes() for path in Path("out").iterdir()}
@@ -154,7 +165,7 @@ def test_eval_writes_a_table_json_a_page_a_picture_and_a_block_for_the_card(hube
     assert index["results"][0]["metrics"][0]["value"] == value["scores"][0]["after"]
     assert index["results"][0]["task"]["type"] == "text-generation"
     assert written["evaluation.png"].startswith(b"\x89PNG")
-    status, out, _ = hubedit("eval", edited, "--no-writing", "--json")
+    status, out, _ = hubedit("eval", edited, "--base", BASE, "--no-writing", "--json")
     assert status == 0
     assert json.loads(out)["n"] == 2
     status, _, err = hubedit("eval", edited, "-o", "out")
@@ -177,7 +188,7 @@ def test_mistakes_are_named_with_the_way_out(hubedit, edited, arguments, said):
 
     if "--tasks" in arguments and find_spec(HARNESS) is not None:
         pytest.skip("lm-evaluation-harness is installed here")
-    status, out, err = hubedit("eval", edited, *arguments)
+    status, out, err = hubedit("eval", edited, "--base", BASE, *arguments)
     assert (status, out) == (1, "")
     assert said in err
     assert "Traceback" not in err

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,6 +238,8 @@ def test_the_bootstrap_draws_cases_and_repeats():
 def test_every_metric_says_what_it_is_and_where_it_is_from():
     assert METRICS.keys() <= DEFINITIONS.keys()
     assert all("arXiv:" in text for text in DEFINITIONS.values())
+    page = Path(__file__).parent.parent.joinpath("docs", "evaluating.md").read_text()
+    assert all(f"| `{name}` |" in page for name in DEFINITIONS)
 
 
 CASE = {

@@ -127,14 +127,16 @@ def bench(
                 place = _Place(name, directory, source, chosen, seed)
                 columns.append(place.column)
                 for method in methods:
-                    job = place.job(method, dict((settings or {}).get(method, {})), plugins)
+                    reason = place.unfit(method, plugins)
+                    chosen_settings = (settings or {}).get(method, {})
+                    job = None if reason else place.job(method, chosen_settings, plugins)
                     for size in edits:
-                        key = place.key(job, size, torch.get_num_threads())
-                        cell = None if fresh else store.get(key)
-                        if cell is None:
-                            cell = place.cell(job, size, talk)
-                            if cell.state != "failed":
-                                store.put(key, cell)
+                        if job is None:
+                            cell = Cell(
+                                method=method, model=name, edits=size, state="n/a", reason=reason
+                            )
+                        else:
+                            cell = _cell(place, job, size, store, fresh, talk)
                         found.append(cell)
                         bar.advance()
                         if done is not None:
@@ -148,6 +150,20 @@ def bench(
             models=tuple(columns),
             cells=tuple(found),
         )
+
+
+def _cell(place: _Place, job: Job, edits: int, store: Cells, fresh: bool, talk: Talk) -> Cell:
+    """A cell from the store, or made now and kept there; one that failed is not kept."""
+    import torch
+
+    key = place.key(job, edits, torch.get_num_threads())
+    kept = None if fresh else store.get(key)
+    if kept is not None:
+        return kept
+    cell = place.cell(job, edits, talk)
+    if cell.state != "failed":
+        store.put(key, cell)
+    return cell
 
 
 def check_output(output: Path) -> None:
@@ -221,33 +237,21 @@ class _Place:
         self._base = edition.stack.base.digest
         self._bench: Bench | None = None
 
-    def job(self, method: str, settings: dict[str, Any], plugins: Plugins) -> Job:
+    def unfit(self, method: str, plugins: Plugins) -> str:
+        """Why a method cannot edit facts in this model; empty if it can."""
+        return unfit(plugins.method(method)[0], self.architecture)
+
+    def job(self, method: str, settings: Mapping[str, Any], plugins: Plugins) -> Job:
         """What a method is given, but for its rows."""
         first = self.cases[0].told().model_dump(mode="json", exclude_defaults=True)
-        offered, plugin = plugins.method(method)
-        if unfit(offered, self.architecture):
-            first = {}
         keys = {
             "base": str(self.directory),
             "plugin": method,
-            "config": settings,
+            "config": dict(settings),
             "seed": self.seed,
             "request": [first],
         }
-        if first:
-            return prepare(make_recipe(keys), Hub, plugins=plugins)
-        return Job(
-            make_recipe(keys),
-            offered,
-            plugin,
-            offered.config_type().read(settings),
-            [],
-            open_edition(str(self.directory), Hub),
-            None,
-            False,
-            None,
-            None,
-        )
+        return prepare(make_recipe(keys), Hub, plugins=plugins)
 
     def key(self, job: Job, edits: int, threads: int) -> dict[str, Any]:
         """All that a cell depends on."""
@@ -266,10 +270,6 @@ class _Place:
 
     def cell(self, job: Job, edits: int, talk: Talk) -> Cell:
         """Make a cell."""
-        if reason := unfit(job.method, self.architecture):
-            return Cell(
-                method=job.method.name, model=self.name, edits=edits, state="n/a", reason=reason
-            )
         if self._bench is None:
             talk.log(f"loading {self.name}")
             corpus = job.corpus.texts if job.corpus else ()

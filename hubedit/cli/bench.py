@@ -48,7 +48,7 @@ class _Sizes(click.ParamType[list[int]]):
 
 
 @click.command(
-    "bench", epilog="Example: hubedit bench --methods rank-one,tuned --models facts-gpt2 --edits 1"
+    "bench", epilog="Example: hubedit bench --methods NAME,NAME --models facts-gpt2 --edits 1,10"
 )
 @click.option("--methods", required=True, type=_Names(), help="Names of methods.")
 @click.option(
@@ -89,6 +89,13 @@ class _Sizes(click.ParamType[list[int]]):
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the run.")
 @click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Models at a time, each in a process of one thread.",
+)
+@click.option(
     "-o",
     "--output",
     default="bench",
@@ -105,6 +112,7 @@ def command(
     edits: list[int],
     settings: tuple[str, ...],
     output: Path,
+    workers: int,
     local: bool,
     as_json: bool,
     **given: Any,
@@ -114,7 +122,7 @@ def command(
     Methods run with their default settings; none may have been chosen on the cases that are
     reported (those of split test).
     """
-    from hubedit.benching import bench
+    from hubedit.benching import bench, bench_in_parallel
     from hubedit.cli.talk import TerminalTalk
 
     talk = TerminalTalk(quiet=as_json)
@@ -123,17 +131,13 @@ def command(
         words = cell.reason or f"{cell.seconds} s an edit, {cell.delta_bytes} bytes"
         talk.log(f"{cell.model} {cell.method} {cell.edits}: {cell.state} ({words})")
 
-    matrix = bench(
-        methods,
-        models,
-        edits,
-        output=output,
-        settings=_settings(settings),
-        hub=hub_opener(local),
-        talk=talk,
-        done=told,
-        **given,
-    )
+    given |= {"output": output, "settings": _settings(settings), "talk": talk, "done": told}
+    if workers > 1 and len(models) > 1:
+        if str(given["cases"] or "").startswith("hf://"):
+            raise click.UsageError("--workers takes cases from files alone; leave it out here")
+        matrix = bench_in_parallel(methods, models, edits, workers=workers, **given)
+    else:
+        matrix = bench(methods, models, edits, hub=hub_opener(local), **given)
     _write(output, matrix)
     talk.log(f"written to {output}")
     if as_json:

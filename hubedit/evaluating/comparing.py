@@ -46,11 +46,12 @@ class Questionnaire:
 
 @dataclass(frozen=True)
 class Replies:
-    """What one model said to a questionnaire."""
+    """What one model said to a questionnaire; `silent` says why it wrote no texts, if so."""
 
     heard: Sequence[Heard]
     written: Sequence[str]
     neutral: Sequence[Predictions]
+    silent: str = ""
 
 
 def questionnaire(cases: Sequence[FactCase], corpus: Sequence[str]) -> Questionnaire:
@@ -86,11 +87,14 @@ def replies(model: Asking, asked: Questionnaire, *, texts: bool = True, seed: in
         texts: whether the model writes texts too, which takes longest.
         seed: of the texts.
     """
-    writes = texts and model.layout.architecture == "causal"
+    silent = "" if texts else "no texts were asked for"
+    if model.layout.architecture != "causal":
+        silent = writing.NO_TEXT
     return Replies(
         heard=hear(model, asked.items),
-        written=writing.write_on(model, asked.beginnings, seed) if writes else [],
+        written=[] if silent else writing.write_on(model, asked.beginnings, seed),
         neutral=neutral.read(model, asked.neutral),
+        silent=silent,
     )
 
 
@@ -109,7 +113,7 @@ def compare(
         reason = neutral.NO_SCORE if asked.neutral else "there are no neutral texts; give --texts"
         skipped.append(Skipped(metric="neutral.*", reason=reason))
     if not after.written:
-        skipped.append(Skipped(metric="text.*", reason=writing.NO_TEXT))
+        skipped.append(Skipped(metric="text.*", reason=after.silent))
         return scores, skipped
     scores.append(
         text_score("fluency", before.written, after.written, lambda _, text: fluency(text), seed)

@@ -84,7 +84,7 @@ def evaluate(
         cases: a file, `hf://datasets/…`, the name of a small model that a plugin ships, or the
             cases themselves; by default the facts that the edits were asked for.
         against: the model to compare with; by default the base, without its edits.
-        base: where the base lies, if not where the edit says.
+        base: where the base lies, if not where the edits say.
         corpus: neutral texts, a file or `hf://datasets/…`; by default those that the base ships.
         split: which cases, where they are split; test by default.
         reader: how records are written; by default each tells its own.
@@ -102,7 +102,7 @@ def evaluate(
 
     talk, opened = talk or Silent(), hub or Hub
     edition = editions.open_edition(f"{edit}@{revision}" if revision else edit, opened, base)
-    other = editions.open_edition(against, opened) if against else None
+    other = editions.open_edition(against, opened, base) if against else None
     if cases is None:
         source = own_cases(edition)
         chosen, words = source.cases, source.words

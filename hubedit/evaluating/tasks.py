@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module, util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import ConfigError, HubEditError
@@ -40,7 +42,7 @@ def run_tasks(model: LoadedModel, tasks: Sequence[str], limit: int | None) -> li
     """Run tasks on a causal or seq2seq model as it is in memory.
 
     Args:
-        tasks: names of the harness, or YAML files of tasks.
+        tasks: names of the harness, or YAML files that name a task of their own.
         limit: examples of each, at most.
 
     Raises:
@@ -50,18 +52,22 @@ def run_tasks(model: LoadedModel, tasks: Sequence[str], limit: int | None) -> li
     kind = model.layout.architecture
     if kind == "masked":
         raise ConfigError("lm-evaluation-harness runs no masked models; leave --tasks out")
+    names, folders = _named(tasks)
     harness: Any = import_module(f"{HARNESS}.evaluator")
     wrapping: Any = import_module(f"{HARNESS}.models.huggingface")
     managing: Any = import_module(f"{HARNESS}.tasks")
     try:
         wrapped = wrapping.HFLM(
-            pretrained=model.model, tokenizer=model.tokenizer, backend=kind, device="cpu"
+            pretrained=model.model,
+            tokenizer=model.tokenizer,
+            backend=kind,
+            device=str(model.device),
         )
         found = harness.simple_evaluate(
             model=wrapped,
-            tasks=list(tasks),
+            tasks=names,
             limit=limit,
-            task_manager=managing.TaskManager(),
+            task_manager=managing.TaskManager(include_path=folders or None),
             bootstrap_iters=0,
         )
     except Exception as error:  # whatever the harness raises is told in one line
@@ -71,5 +77,21 @@ def run_tasks(model: LoadedModel, tasks: Sequence[str], limit: int | None) -> li
         TaskScore(task=task, metric=name.partition(",")[0], value=float(value))
         for task, figures in sorted(found["results"].items())
         for name, value in sorted(figures.items())
-        if isinstance(value, int | float) and "stderr" not in name
+        if isinstance(value, int | float) and "," in name and "stderr" not in name
     ]
+
+
+def _named(tasks: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of tasks, and the folders of those that files define."""
+    names, folders = [], []
+    for text in tasks:
+        path = Path(text)
+        if path.suffix not in (".yaml", ".yml"):
+            names.append(text)
+            continue
+        found = re.search(r"^task:\s*(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if found is None:
+            raise ConfigError(f"{path} names no task; write `task: NAME` in it")
+        names.append(found.group(1).strip("'\""))
+        folders.append(str(path.absolute().parent))
+    return names, list(dict.fromkeys(folders))
