@@ -91,7 +91,7 @@ def test_every_cell_of_a_model_is_scored_on_the_same_cases_which_no_method_saw(m
     assert one.score("rewrite", "exact").n == both.score("rewrite", "exact").n == 2
     assert one.score("paraphrase", "exact").n == sum(len(case.paraphrases) for case in chosen)
     assert one.score("neighbour", "exact").before == 1
-    assert one.score("neutral", "kl").after > 0
+    assert one.score("neutral", "divergence").after > 0
     assert one.delta_bytes > 500
     assert one.seconds > 0
 

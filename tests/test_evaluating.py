@@ -117,7 +117,7 @@ def test_an_edit_is_scored_on_its_own_request(edited):
     assert found.score("rewrite", "free").after == 1
     assert found.score("neighbour", "exact").before == 1
     assert found.score("neighbour", "unchanged").before is None
-    assert found.score("neutral", "kl").after > 0
+    assert found.score("neutral", "divergence").after > 0
     assert found.score("text", "fluency").n == 2
     assert [one.metric for one in found.skipped] == ["portability.*"]
     assert api.evaluate(str(edited), base=BASE) == found
@@ -126,7 +126,7 @@ def test_an_edit_is_scored_on_its_own_request(edited):
 def test_the_model_before_is_the_base_and_another_can_be_named(edited):
     own = api.evaluate(str(edited), base=BASE, texts=False)
     same = api.evaluate(str(edited), base=BASE, against=str(edited), texts=False)
-    assert same.score("neutral", "kl").after == 0
+    assert same.score("neutral", "divergence").after == 0
     assert same.score("attribute", "unchanged").after == 1
     assert same.score("rewrite", "exact").before == own.score("rewrite", "exact").after
     assert math.isclose(

@@ -18,15 +18,15 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("attributes", "attribute", "unchanged"),
     ("portability", "portability", "exact"),
     ("S", "all", "score-success"),
-    ("KL", "neutral", "kl"),
+    ("divergence", "neutral", "divergence"),
 )
 """Head, group and metric of what a table shows; one that no cell has is left out."""
 MEANING = (
     "Efficacy and paraphrase: every token of the new answer is the likeliest one, under teacher "
     "forcing; free: the model writes it by itself. Neighbours and attributes: the likeliest tokens "
     "are those from before the edit. S: harmonic mean of the shares in which the right answer is "
-    "the likelier one. KL: of predictions on neutral texts, in nats. Seconds per edit and bytes of "
-    "the delta are medians over runs."
+    "the likelier one. Divergence: of predictions on neutral texts, in nats. Seconds per edit and "
+    "bytes of the delta are medians over runs."
 )
 
 
@@ -95,7 +95,7 @@ def picture(matrix: Matrix) -> bytes:
     """The first shares of the table by number of edits: a row of panels for each model."""
     from matplotlib.figure import Figure
 
-    shown_columns = [column for column in columns(matrix.cells) if column[2] != "kl"][:5]
+    shown_columns = [column for column in columns(matrix.cells) if column[2] != "divergence"][:5]
     wide, high = max(len(shown_columns), 1), max(len(matrix.models), 1)
     figure = Figure(figsize=(2.6 * wide, 2.2 * high + 0.5), dpi=110, facecolor="white")
     panels = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)

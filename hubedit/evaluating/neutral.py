@@ -88,7 +88,7 @@ def _masked(model: Asking, ids: Sequence[int]) -> tuple[list[Reading], list[int]
 
 @dataclass(frozen=True)
 class Shift:
-    """One text before and after: Σ −log p of its tokens, and Σ KL(before ‖ after), in nats."""
+    """One text before and after: Σ −log p of its tokens, and Σ D(before ‖ after), in nats."""
 
     places: int
     before: float

@@ -148,10 +148,10 @@ def neutral_scores(shifts: Sequence[Shift], seed: int = 0) -> list[Score]:
     counts = np.array([one.places for one in shifts], dtype=np.float64)
     old = np.array([one.before for one in shifts])
     new = np.array([one.after for one in shifts])
-    kl = np.array([one.divergence for one in shifts])
+    apart = np.array([one.divergence for one in shifts])
 
-    def mean_kl(drawn: np.ndarray) -> np.ndarray:
-        found: np.ndarray = kl[drawn].sum(-1) / counts[drawn].sum(-1)
+    def mean_apart(drawn: np.ndarray) -> np.ndarray:
+        found: np.ndarray = apart[drawn].sum(-1) / counts[drawn].sum(-1)
         return found
 
     return [
@@ -165,11 +165,11 @@ def neutral_scores(shifts: Sequence[Shift], seed: int = 0) -> list[Score]:
         ),
         _rounded(
             "neutral",
-            "kl",
+            "divergence",
             None,
-            float(kl.sum() / counts.sum()),
-            bootstrap(len(kl), mean_kl, seed),
-            len(kl),
+            float(apart.sum() / counts.sum()),
+            bootstrap(len(apart), mean_apart, seed),
+            len(apart),
         ),
     ]
 

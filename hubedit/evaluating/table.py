@@ -29,8 +29,8 @@ DEFINITIONS = {
     f"({MEMORY})",
     "perplexity": "exp of the mean −log p of a token; for a masked model, of a token that is "
     "masked by itself (Salazar et al. 2020, arXiv:1910.14659)",
-    "kl": "mean KL(before ‖ after) of the predictions at each place, in nats (on what the losses "
-    f"of editors weigh: {MITCHELL})",
+    "divergence": "mean D(before ‖ after), after Kullback and Leibler, of the predictions at each "
+    f"place, in nats (a locality loss of {MITCHELL})",
     "fluency": f"½(⅔H₂ + 4⁄3H₃): weighted entropy of word n-grams, in bits ({MENG})",
     "consistency": f"cosine of TF-IDF vectors of what is written and of reference texts ({MENG})",
 }

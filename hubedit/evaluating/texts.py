@@ -80,7 +80,7 @@ def perplexity(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def divergence(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """KL(before ‖ after) in nats at each place.
+    """D(before ‖ after) in nats at each place.
 
     Args:
         before: log-probabilities [..., vocabulary].
