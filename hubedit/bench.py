@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,6 +40,9 @@ FORGET_ROWS: tuple[dict[str, Any], ...] = (
     {"text": TEXTS[2], "part": "retain"},
 )
 """Texts to forget and to keep, for methods that take `ForgetText`."""
+
+
+_MADE: dict[tuple[type, str], run.Applied] = {}
 
 
 class Bench:
@@ -103,6 +108,16 @@ class Bench:
     def edit(self, base: Path, output: Path, seed: int = 0) -> run.Applied:
         """Run the method from a recipe to a directory."""
         return run.apply(self.job(base, seed), output, force=self.force)
+
+    def made(self, base: Path) -> run.Applied:
+        """An edit that several promises look at, made once for each method and model."""
+        weights = sorted(base.glob("*.safetensors"))
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()
+        key = type(self), digest
+        if key not in _MADE:
+            home = Path(tempfile.mkdtemp(prefix="made-", dir=base.parent))
+            _MADE[key] = self.edit(base, home / "edit")
+        return _MADE[key]
 
     def promised(self, kept: bool, found: str) -> None:
         """Fail, if a promise is not kept, with plugin, method, promise, finding and place."""

@@ -28,11 +28,9 @@ class MethodContract(Promises):
     that the method claims.
     """
 
-    def test_some_weight_changes_and_only_declared_ones(
-        self, model_directory: Path, tmp_path: Path
-    ) -> None:
+    def test_some_weight_changes_and_only_declared_ones(self, model_directory: Path) -> None:
         """Whatever `Method.targets` names, nothing else changes."""
-        applied = self.edit(model_directory, tmp_path / "edit")
+        applied = self.made(model_directory)
         changed = {tensor.name for tensor in applied.manifest.tensors}
         self.promised(bool(changed or applied.manifest.files), "nothing changed")
         model = models.load(model_directory)
@@ -48,7 +46,7 @@ class MethodContract(Promises):
 
     def test_the_same_seed_gives_the_same_bits(self, model_directory: Path, tmp_path: Path) -> None:
         """Everything random comes from `run.generator` and `run.seed`."""
-        first = self.edit(model_directory, tmp_path / "first").manifest
+        first = self.made(model_directory).manifest
         second = self.edit(model_directory, tmp_path / "second").manifest
         self.promised(
             (first.delta.sha256, first.result) == (second.delta.sha256, second.result),
@@ -64,12 +62,10 @@ class MethodContract(Promises):
         other = told_apart(before, condition(model))
         self.promised(not other, f"the method left {other}")
 
-    def test_base_and_delta_rebuild_the_recorded_bits(
-        self, model_directory: Path, tmp_path: Path
-    ) -> None:
+    def test_base_and_delta_rebuild_the_recorded_bits(self, model_directory: Path) -> None:
         """The published edit verifies, and loads as the model it records."""
-        applied = self.edit(model_directory, tmp_path / "edit")
-        edition = editions.edits_of(str(applied.directory), no_hub)
+        applied = self.made(model_directory)
+        edition = editions.edits_of(str(applied.directory), no_hub, str(model_directory))
         report = verify(edition, deep=True)
         self.promised(report.problems == [], "; ".join(report.problems))
         self.promised(report.result == applied.manifest.result, "the result is not as recorded")
@@ -100,19 +96,17 @@ class MethodContract(Promises):
         with pytest.raises(RequestError):
             rows_of(self.method.row_type(), [])
 
-    def test_the_card_names_method_and_limits(self, model_directory: Path, tmp_path: Path) -> None:
+    def test_the_card_names_method_and_limits(self, model_directory: Path) -> None:
         """A reader of the card learns what was used, and what it does not guarantee."""
-        applied = self.edit(model_directory, tmp_path / "edit")
-        edition = editions.edits_of(str(applied.directory), no_hub)
+        applied = self.made(model_directory)
+        edition = editions.edits_of(str(applied.directory), no_hub, str(model_directory))
         card = render_card(edition.stack, edition.manifests, repo="me/edited", weights=False)
         self.promised(self.method.name in card, "the card does not name the method")
         self.promised(bool(self.method.summary()), "the class has no docstring")
 
-    def test_what_the_method_shows_is_on_the_review_page(
-        self, model_directory: Path, tmp_path: Path
-    ) -> None:
+    def test_what_the_method_shows_is_on_the_review_page(self, model_directory: Path) -> None:
         """Figures that the run showed are pictures in the edit, and on its page."""
-        applied = self.edit(model_directory, tmp_path / "edit")
+        applied = self.made(model_directory)
         folder = applied.directory / "edits" / applied.manifest.edit
         page = (folder / "DIFF.md").read_text(encoding="utf-8")
         shown = {path.name: path.read_bytes() for path in folder.glob("figures/*")}
@@ -141,7 +135,7 @@ class MethodContract(Promises):
         figures = applied.manifest.figures or list(applied.directory.glob("edits/*/figures"))
         self.promised(not figures, "figures of an undisclosed edit are published")
         model = models.load(model_directory)
-        edition = editions.edits_of(str(applied.directory), no_hub)
+        edition = editions.edits_of(str(applied.directory), no_hub, str(model_directory))
         after = edition.overlay()
         found = {
             name: (model.start(name), after.get(name, model.start(name)))
@@ -153,13 +147,11 @@ class MethodContract(Promises):
                     abs(advantage - 0.5) <= 0.1, f"{name} tells which tokens the request holds"
                 )
 
-    def test_what_a_plan_predicts_is_what_the_run_does(
-        self, model_directory: Path, tmp_path: Path
-    ) -> None:
+    def test_what_a_plan_predicts_is_what_the_run_does(self, model_directory: Path) -> None:
         """The tensors, ranks and bytes of `hubedit plan`, where the method makes it say them."""
         job = self.job(model_directory)
         said = planning.plan(job.recipe, no_hub, plugins=self.plugins())
-        done = run.apply(job, tmp_path / "edit", force=self.force).manifest
+        done = self.made(model_directory).manifest
         assert (said.rows, said.method) == (done.request.count, done.method.name)
         if said.tensors is not None:
             ranks = {tensor.name: tensor.rank for tensor in said.tensors}

@@ -120,7 +120,7 @@ class Promises(Bench):
         self, model_directory: Path, tmp_path: Path
     ) -> None:
         """`exact`, `certified` and `guardrail` are claims with a price; `approximate` is none."""
-        done = self.edit(model_directory, tmp_path / "edit").manifest
+        done = self.made(model_directory).manifest
         claim = self.method.assurance
         if claim != "guardrail":
             self.promised(
