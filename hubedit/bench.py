@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ FORGET_ROWS: tuple[dict[str, Any], ...] = (
 """Texts to forget and to keep, for methods that take `ForgetText`."""
 
 
+_TINY: dict[str, Path] = {}
 _MADE: dict[tuple[type, str], run.Applied] = {}
 
 
@@ -68,9 +70,17 @@ class Bench:
             metafunc.parametrize("architecture", sorted(self.method.architectures))
 
     @pytest.fixture
-    def model_directory(self, tmp_path: Path, architecture: Architecture) -> Path:
-        """A model that the method can edit."""
-        return tiny_model(tmp_path / "model", architecture)
+    def model_directory(
+        self,
+        tmp_path: Path,
+        tmp_path_factory: pytest.TempPathFactory,
+        architecture: Architecture,
+    ) -> Path:
+        """A model that the method can edit: a copy of one that is made once."""
+        if architecture not in _TINY:
+            home = tmp_path_factory.mktemp("tiny") / "model"
+            _TINY[architecture] = tiny_model(home, architecture)
+        return shutil.copytree(_TINY[architecture], tmp_path / "model")
 
     @pytest.fixture(autouse=True)
     def _own_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +121,8 @@ class Bench:
 
     def made(self, base: Path) -> run.Applied:
         """An edit that several promises look at, made once for each method and model."""
-        weights = sorted(base.glob("*.safetensors"))
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()
+        files = sorted(path for path in base.iterdir() if path.is_file())
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
         key = type(self), digest
         if key not in _MADE:
             home = Path(tempfile.mkdtemp(prefix="made-", dir=base.parent))

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
 
+SMALL = 8
+"""A matrix with a shorter side is not told from factors of low rank, so it is not counted."""
+
+
 class Steps:
     """Counts what the code of some packages calls, and interrupts it at a given call."""
 
@@ -58,7 +62,8 @@ class Held(TorchDispatchMode):
     def __init__(self, model: torch.nn.Module) -> None:
         TorchDispatchMode.__init__(self)
         self._model = model
-        self._shapes = Counter(_key(one) for one in model.parameters() if one.ndim > 1)
+        matrices = (one for one in model.parameters() if one.ndim > 1 and min(one.shape) >= SMALL)
+        self._shapes = Counter(_key(one) for one in matrices)
         self._alive: dict[int, tuple[int, ...]] = {}
         self._now: Counter[tuple[int, ...]] = Counter()
         self._own = [one.untyped_storage() for one in model.parameters()]

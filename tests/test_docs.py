@@ -23,6 +23,7 @@ from hubedit.recipe import Recipe, read_recipe
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/*/README.md")])
 BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
+MODULES = {"hf": "huggingface_hub.cli.hf"}
 OUTSIDE = ("mirror",)
 """Commands of plugins that are not installed here."""
 
@@ -82,9 +83,9 @@ def test_the_yaml_of_policy_and_recipe_can_be_used(tmp_path):
 
 
 def test_the_tutorial_runs_from_ten_lines_to_a_merged_revision(environment, localhub, tmp_path):
-    for name in ("hubedit", "pip", "pytest"):
+    for name in ("hubedit", "hf", "pip", "pytest"):
         program = environment.parent / name
-        program.write_text(f'#!/bin/sh\nexec "{environment}" -m {name} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec "{environment}" -m {MODULES.get(name, name)} "$@"\n')
         program.chmod(0o755)
     script = ["set -ex", f"cd {tmp_path}"]
     for info, text in blocks(ROOT / "docs" / "tutorial.md", "toml", "python", "sh"):

@@ -252,7 +252,7 @@ BREAKS = {
         "it claims to be certified and names no paper",
     ),
     "hoarder": (
-        "kept = [model.weight(name).clone() for _ in range(40)]\n" + STEP,
+        "kept = [model.weight(name).clone() for _ in range(100)]\n" + STEP,
         "memory stays within a few copies of the weights",
         "copies of the weights were held at once, and 8 are the bound",
     ),
