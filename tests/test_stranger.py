@@ -67,7 +67,8 @@ def test_two_files_make_a_plugin_that_is_listed_keeps_the_contract_edits_and_pus
     ]
     assert listed["distribution"] == "hubedit-nudge"
     assert (listed["version"], listed["methods"], listed["errors"]) == ("0.3.0", ["nudge"], [])
-    python("-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "test_nudge.py")
+    some = "same_seed or left_as_it_was or loads or rebuild"  # the examples are held to the rest
+    python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", some, tmp_path / "test_nudge.py")
 
     api = localhub.api()
     api.create_repo("me/tiny")
