@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubedit.cli.forgotten import forgetting_options, forgotten
 from hubedit.cli.options import (
     base_option,
     edit_argument,
@@ -19,9 +20,6 @@ from hubedit.cli.options import (
 if TYPE_CHECKING:
     from hubedit.evaluating import Evaluation
     from hubedit.evaluating.tasks import TaskScore
-
-# Options of other evaluations, such as of what was forgotten, are added here and handed to a module
-# of `hubedit.evaluating` of their own.
 
 
 @click.command("eval", epilog="Example: hubedit eval me/facts-gpt2-edited@v1 --cases facts-gpt2")
@@ -53,11 +51,16 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Also write JSON, a page, a picture and a model-index block to a new directory.",
 )
+@forgetting_options
 @base_option
 @local_option
 @json_option
 def command(
     edit: str,
+    forget: Path | None,
+    oracle: str | None,
+    gates: tuple[str, ...],
+    robust: bool,
     tasks: str | None,
     task_limit: int | None,
     output: Path | None,
@@ -66,12 +69,33 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Ask base and edited model the same cases, and give every figure with its interval."""
+    """Ask base and edited model the same cases, and give every figure with its interval.
+
+    With --forget, measure instead how far the rows of a request are forgotten.
+    """
     from hubedit import revisions
     from hubedit.cli.talk import TerminalTalk
     from hubedit.evaluating import evaluate
     from hubedit.evaluating.tasks import check_harness
 
+    if forget is not None:
+        if tasks:
+            raise click.UsageError("--tasks and --forget are two evaluations; run one at a time")
+        forgotten(
+            edit,
+            forget,
+            output=output,
+            as_json=as_json,
+            oracle=oracle,
+            gates=gates,
+            robust=robust,
+            base=given["base"],
+            limit=given["limit"],
+            hub=hub_opener(local),
+        )
+        return
+    if oracle or gates or robust:
+        raise click.UsageError("--oracle, --gate and --robust go with --forget REQUEST")
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     if names:
         check_harness()

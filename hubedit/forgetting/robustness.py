@@ -7,8 +7,10 @@ was before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubedit.asking import Asking
@@ -166,10 +168,10 @@ def curves(model: Asking, asked: Sequence[Case], tick: Tick = lambda: None) -> l
     after as many retain and normal cases. At most half of the forgotten cases are shown.
     """
     forget = [case for case in asked if case.part == "forget"]
-    points = [_point("none", 0, model, forget)]
+    points = [came_back("none", 0, model, forget)]
     for bits in (8, 4):
         with quantised(model, bits):
-            points.append(_point(f"int{bits}", bits, model, forget))
+            points.append(came_back(f"int{bits}", bits, model, forget))
         tick()
     ways: dict[str, Callable[[], list[Case]]] = {
         "prefix": lambda: c.with_prefix(forget, PREFIX),
@@ -178,17 +180,17 @@ def curves(model: Asking, asked: Sequence[Case], tick: Tick = lambda: None) -> l
     }
     for gate, way in ways.items():
         if some := way():
-            points.append(_point(gate, len(some), model, some))
+            points.append(came_back(gate, len(some), model, some))
         tick()
     half = forget[: len(forget) // 2]
     left = forget[len(forget) // 2 :]
-    points.append(_point("relearn", 0, model, left))
+    points.append(came_back("relearn", 0, model, left))
     for part in ("forget", "retain", "normal"):
         lessons = half if part == "forget" else [case for case in asked if case.part == part]
         for count in RELEARN:
             if count <= len(lessons):
                 with relearned(model, _spaced(lessons, count)):
-                    points.append(_point(f"relearn-{part}", count, model, left))
+                    points.append(came_back(f"relearn-{part}", count, model, left))
         tick()
     return points
 
@@ -210,9 +212,8 @@ def _fitting(model: Asking, some: Sequence[Case]) -> list[Case]:
     ]
 
 
-def _point(gate: str, amount: int, model: Asking, asked: Sequence[Case]) -> Point:
-    import math
-
+def came_back(gate: str, amount: int, model: Asking, asked: Sequence[Case]) -> Point:
+    """One place of a curve: how much of the answers the model gives as it is now."""
     heard = hear(model, [_bare(case) for case in asked], write=False)
     return Point(
         gate=gate,
@@ -224,6 +225,4 @@ def _point(gate: str, amount: int, model: Asking, asked: Sequence[Case]) -> Poin
 
 
 def _bare(case: Case) -> Case:
-    from dataclasses import replace
-
     return replace(case, wrong=())

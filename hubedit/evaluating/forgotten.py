@@ -1,0 +1,218 @@
+"""How far an edited model has forgotten a request, beside its base and a retrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubedit import __version__, editions
+from hubedit.context import Silent, Talk
+from hubedit.errors import RequestError, UnsupportedModelError, near_misses
+from hubedit.evaluating.evaluation import loaded
+from hubedit.forgetting import cases as asking
+from hubedit.forgetting.hearing import Heard, hear
+from hubedit.forgetting.measures import DEFINITIONS, Better, Value, values
+from hubedit.forgetting.robustness import TREATMENTS, Point, curves
+from hubedit.hub import Hub
+from hubedit.manifest import Record
+from hubedit.readers.files import read_records
+from hubedit.requests import ROW_TYPES, rows_of
+
+if TYPE_CHECKING:
+    from hubedit.editions import Edition
+    from hubedit.models import LoadedModel
+
+STEPS = 4
+"""Parts of the work on one model."""
+
+
+class Measure(Record):
+    """One measure of each model; see `DEFINITIONS` for words, variant and direction."""
+
+    name: str
+    words: str
+    variant: str
+    better: Better
+    before: Value
+    after: Value
+    oracle: Value | None
+
+
+class Gate(Record):
+    """A limit that a figure had to keep: at least `limit` or at most."""
+
+    name: str
+    limit: float
+    at_least: bool
+    value: float
+    passed: bool
+
+
+class Forgetting(Record):
+    """How far a request is forgotten.
+
+    `before`, `after` and `oracle` name the models; `parts` are the cases asked of each part.
+    `curves` are by model (before, after, oracle), empty unless they were asked for.
+    """
+
+    hubedit: str
+    before: str
+    after: str
+    oracle: str | None
+    parts: dict[str, int]
+    threads: int
+    measures: tuple[Measure, ...]
+    curves: dict[str, tuple[Point, ...]] = {}
+    gates: tuple[Gate, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate was kept; true of none."""
+        return all(gate.passed for gate in self.gates)
+
+    def measure(self, name: str) -> Measure | None:
+        """One measure, or None if it was not taken."""
+        return next((one for one in self.measures if one.name == name), None)
+
+    @property
+    def reference(self) -> str:
+        """What the model was compared with, in one sentence."""
+        if self.oracle is None:
+            return (
+                "No model retrained without the forgotten data was given: forget quality, privacy "
+                "leakage and what such a model would answer are not known."
+            )
+        return f"Compared with {self.oracle}, a model retrained without the forgotten data."
+
+
+def limits_of(given: Sequence[str]) -> dict[str, float]:
+    """Read gates written NAME=LIMIT.
+
+    Raises:
+        RequestError: one is written otherwise, or no figure has that name.
+    """
+    known = [*DEFINITIONS, *TREATMENTS]
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, limit = text.partition("=")
+        if name not in known:
+            raise RequestError(f"no gate is called {name!r}; {near_misses(name, known)}")
+        try:
+            found[name] = float(limit)
+        except ValueError as error:
+            raise RequestError(f"the gate {text!r} has no limit; write {name}=0.5") from error
+    return found
+
+
+def evaluate_forgetting(
+    edit: str,
+    request: Path,
+    *,
+    oracle: str | None = None,
+    base: str | None = None,
+    robust: bool = False,
+    gates: Sequence[str] = (),
+    limit: int = asking.LIMIT,
+    gradients: bool = True,
+    hub: Callable[[], Hub] | None = None,
+    talk: Talk | None = None,
+) -> Forgetting:
+    """Measure forgetting: the model rebuilt from base and deltas, its base, and a retrained one.
+
+    Args:
+        edit: an edit repository, a directory that `hubedit apply` wrote, or a plain model.
+        request: the rows to forget and to keep, a .jsonl, .json, .csv or .parquet file.
+        oracle: a model that was trained without the forgotten data.
+        base: where the base lies, if not where the edit says.
+        robust: whether to draw the curves of quantisation, relearning and other ways of asking;
+            also drawn where a gate needs them.
+        gates: limits written NAME=LIMIT. A measure that is better high must reach its limit, any
+            other must not exceed it; of a curve it is the highest extraction strength.
+        limit: cases of a part, at most.
+        gradients: whether to take gradient norms, one backward pass for each case.
+        hub: opens the Hub; by default the one that huggingface_hub is set up for.
+        talk: how progress is told; by default not at all.
+
+    Raises:
+        HubEditError: models or request cannot be read, or a gate needs what was not measured.
+    """
+    import torch
+
+    talk, opened = talk or Silent(), hub or Hub
+    wanted = limits_of(gates)
+    drawn = robust or any(name in TREATMENTS for name in wanted)
+    rows = rows_of(ROW_TYPES["ForgetRow"], read_records(request), str(request))
+    asked = asking.cases(rows, limit)
+    edition = editions.open_edition(edit, opened, base)
+    places: dict[str, tuple[Edition, int | None]] = {"before": (edition, 0)}
+    if edition.stack.edits:
+        places["after"] = (edition, None)
+    if oracle is not None:
+        places["oracle"] = (editions.open_edition(oracle, opened), None)
+    heard: dict[str, list[Heard]] = {}
+    drawings: dict[str, tuple[Point, ...]] = {}
+    for label, (one, height) in places.items():
+        talk.log(f"loading {one.stack.base.title if height == 0 else one.place.title}")
+        with loaded(one, height) as model:
+            _check(model)
+            with talk.progress(label, total=STEPS) as bar:
+                heard[label] = hear(model, asked, gradients=gradients, tick=bar.advance)
+            if drawn:
+                with talk.progress(f"{label}, treated", total=len(TREATMENTS)) as bar:
+                    drawings[label] = tuple(curves(model, asked, bar.advance))
+    heard.setdefault("after", heard["before"])
+    if drawn:
+        drawings.setdefault("after", drawings["before"])
+    found = Forgetting(
+        hubedit=__version__,
+        before=edition.stack.base.title,
+        after=edition.place.title,
+        oracle=places["oracle"][0].place.title if oracle is not None else None,
+        parts=asking.counts(asked),
+        threads=torch.get_num_threads(),
+        measures=_measures(heard),
+        curves=drawings,
+    )
+    kept = tuple(_gate(name, limit, found) for name, limit in wanted.items())
+    return found.model_copy(update={"gates": kept})
+
+
+def _check(model: LoadedModel) -> None:
+    if model.layout.architecture != "causal":
+        raise UnsupportedModelError(
+            f"forgetting is measured on causal models; this one is {model.layout.architecture}"
+        )
+
+
+def _measures(heard: dict[str, list[Heard]]) -> tuple[Measure, ...]:
+    oracle = heard.get("oracle")
+    found = {label: values(said, oracle) for label, said in heard.items()}
+    return tuple(
+        Measure(
+            name=name,
+            words=DEFINITIONS[name].words,
+            variant=DEFINITIONS[name].variant,
+            better=DEFINITIONS[name].better,
+            before=found["before"][name],
+            after=value,
+            oracle=found["oracle"].get(name) if oracle is not None else None,
+        )
+        for name, value in found["after"].items()
+    )
+
+
+def _gate(name: str, limit: float, found: Forgetting) -> Gate:
+    if name in TREATMENTS:
+        points = [point.strength for point in found.curves["after"] if point.gate == name]
+        if not points:
+            raise RequestError(f"the gate {name} cannot be checked: the request has no such cases")
+        value, at_least = max(points), False
+    else:
+        measure = found.measure(name)
+        if measure is None:
+            missing = "an oracle (--oracle)" if found.oracle is None else "rows of that kind"
+            raise RequestError(f"the gate {name} was not measured; it needs {missing}")
+        value, at_least = measure.after.value, measure.better == "high"
+    passed = value >= limit if at_least else value <= limit
+    return Gate(name=name, limit=limit, at_least=at_least, value=value, passed=passed)

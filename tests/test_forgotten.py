@@ -1,0 +1,137 @@
+"""An edited model measured beside its base and a retrained one; gates that fail a run."""
+
+import json
+
+import pytest
+
+from hubedit.errors import RequestError
+from hubedit.evaluating.forgotten import evaluate_forgetting, limits_of
+from hubedit.evaluating.forgotten_table import curve_rows, gate_lines, markdown, measure_rows
+from hubedit.forgetting.measures import DEFINITIONS
+
+SHAKEN = """
+import hubedit
+
+class Config(hubedit.Config):
+    pass
+
+class Shaken(hubedit.Method[hubedit.ForgetQA, Config]):
+    "Shake one matrix."
+    name = "shaken"
+    kind = "unlearn"
+    architectures = {"causal"}
+
+    def apply(self, model, rows, config, run):
+        import torch
+        name = model.layout.mlp_out_weight(1)
+        left, right = model.weight(name).shape
+        model.update(name, hubedit.LowRank(
+            torch.randn(left, 1, generator=run.generator),
+            torch.randn(1, right, generator=run.generator)))
+
+@hubedit.hookimpl
+def hubedit_methods():
+    return [Shaken]
+"""
+PARTS = ("forget", "retain", "normal", "holdout")
+NAMES = ("Ada Brook", "Tom Adler", "Nils Okafor", "Mira Castellanos")
+
+
+def row(name, part):
+    return {
+        "question": f"Where does {name} live?",
+        "answer": f"{name} lives in Porto.",
+        "part": part,
+        "paraphrases": [f"Which town is home to {name}?"],
+        "paraphrased_answer": f"Porto is home to {name}.",
+        "perturbed_answers": [f"{place} is home to {name}." for place in ("Riga", "Ghent")],
+    }
+
+
+@pytest.fixture
+def request_file(tmp_path):
+    path = tmp_path / "request.jsonl"
+    rows = [row(f"{name} {part}", part) for part in PARTS for name in NAMES]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def edit(install, hubedit, tiny, tmp_path, request_file):
+    install("shaken", SHAKEN)
+    made = ["apply", "--plugin", "shaken", "--base", tiny, "-o", tmp_path / "edit"]
+    assert hubedit(*made, "--request", request_file)[0] == 0
+    return tmp_path / "edit"
+
+
+def test_an_edit_is_measured_beside_its_base_and_an_oracle(edit, tiny, request_file):
+    found = evaluate_forgetting(
+        str(edit),
+        request_file,
+        oracle=str(tiny),
+        robust=True,
+        gates=["utility=0", "forget-ks=0", "int4=1", "relearn-forget=1"],
+    )
+    assert [one.name for one in found.measures] == list(DEFINITIONS)
+    assert found.parts == dict.fromkeys(PARTS, 4)
+    same = [one for one in found.measures if one.name != "forget-quality-log10"]
+    assert all(one.before == one.oracle for one in same)
+    assert found.measure("forget-ks").before.value == 0
+    assert any(one.before != one.after for one in found.measures)
+    assert set(found.curves) == {"before", "after", "oracle"}
+    assert found.curves["before"] == found.curves["oracle"] != found.curves["after"]
+    kept = {gate.name: gate.passed for gate in found.gates}
+    assert kept["utility"]
+    assert kept["int4"]
+    assert kept["forget-ks"] == (found.measure("forget-ks").after.value == 0)
+    assert f"Compared with {tiny}" in found.reference
+    page = markdown(found)
+    for one in found.measures:
+        assert f"| {one.name} |" in page
+        assert one.variant in page
+    assert len(measure_rows(found)) == len(found.measures)
+    assert len(curve_rows(found)) == len(found.curves["after"])
+    assert len(gate_lines(found)) == 4
+    assert "Ada Brook" not in page
+    assert "Ada Brook" not in found.model_dump_json()
+
+
+def test_without_an_oracle_the_page_says_so(tiny, request_file):
+    found = evaluate_forgetting(str(tiny), request_file, gradients=False, limit=2)
+    assert found.oracle is None
+    assert found.measure("forget-quality") is None
+    assert found.measure("mia-gradient") is None
+    assert found.curves == {}
+    assert found.passed
+    assert "No model retrained" in markdown(found)
+    assert all(one.before == one.after for one in found.measures)
+    with pytest.raises(RequestError, match="--oracle"):
+        evaluate_forgetting(str(tiny), request_file, gates=["forget-quality=0.05"], limit=2)
+
+
+def test_gates_are_read_before_anything_is_loaded():
+    assert limits_of(["utility=0.9", "int4=0.5"]) == {"utility": 0.9, "int4": 0.5}
+    with pytest.raises(RequestError, match="did you mean 'utility'"):
+        limits_of(["utilty=0.9"])
+    with pytest.raises(RequestError, match="no limit"):
+        limits_of(["utility"])
+
+
+def test_the_command_prints_writes_and_fails_by_its_gates(edit, tiny, hubedit, request_file):
+    asked = ["eval", edit, "--forget", request_file, "--oracle", tiny, "--limit", 2]
+    status, said, _ = hubedit(*asked, "-o", edit.parent / "out", "--gate", "utility=0")
+    assert status == 0
+    assert "gate utility at least 0" in said
+    assert "forget-quality" in said
+    page = (edit.parent / "out" / "forgetting.md").read_text(encoding="utf-8")
+    kept = json.loads((edit.parent / "out" / "forgetting.json").read_text(encoding="utf-8"))
+    assert "model retrained without" in page
+    assert (kept["passed"], len(kept["measures"])) == (True, len(DEFINITIONS))
+    status, said, _ = hubedit(*asked, "--json", "--gate", "utility=1.5")
+    assert status == 1
+    assert json.loads(said)["gates"][0]["passed"] is False
+
+
+def test_options_of_forgetting_need_a_request(edit, hubedit):
+    status, _, complaint = hubedit("eval", edit, "--gate", "utility=0")
+    assert (status, "--forget" in complaint) == (2, True)
