@@ -8,12 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import hubedit
+from hubedit_demo.authors import SPLITS, Authors
 from hubedit_demo.world import World
 
-__all__ = ["MODELS", "World", "cases", "hubedit_models", "model_path"]
+__all__ = [
+    "AUTHOR_MODELS",
+    "MODELS",
+    "Authors",
+    "World",
+    "cases",
+    "forget_request",
+    "hubedit_models",
+    "model_path",
+]
 
 MODELS = ("facts-gpt2", "facts-llama", "facts-bert")
-"""Names of the models in this package."""
+"""Names of the models in this package that know facts to edit."""
+
+AUTHOR_MODELS = ("facts-tofu", *(f"facts-tofu-without-{split}" for split in SPLITS))
+"""A model that knows authors to forget, and its oracles, each trained without one split of them."""
 
 
 def model_path(name: str = "facts-gpt2") -> Path:
@@ -22,8 +35,9 @@ def model_path(name: str = "facts-gpt2") -> Path:
     Raises:
         KeyError: no model of that name is shipped.
     """
-    if name not in MODELS:
-        raise KeyError(f"no demo model is called {name!r}; there is {', '.join(MODELS)}")
+    known = (*MODELS, *AUTHOR_MODELS)
+    if name not in known:
+        raise KeyError(f"no demo model is called {name!r}; there is {', '.join(known)}")
     return Path(__file__).parent / "models" / name
 
 
@@ -50,3 +64,17 @@ def hubedit_models() -> list[hubedit.SmallModel]:
         hubedit.SmallModel(name, model_path(name), ("dev", "test"), partial(cases, name=name))
         for name in MODELS
     ]
+
+
+def forget_request(split: int) -> list[dict[str, Any]]:
+    """The request that forgets a split of the authors of `facts-tofu`, as rows of `ForgetQA`.
+
+    Its parts: forget 208 questions about thirteen authors, retain those about all others, holdout
+    those about authors that no model was told of, normal 220 general facts.
+
+    Raises:
+        KeyError: there is no such split; there are 1 to 4.
+    """
+    if split not in SPLITS:
+        raise KeyError(f"there is no split {split!r}; there is {', '.join(map(str, SPLITS))}")
+    return Authors(1).rows(split)

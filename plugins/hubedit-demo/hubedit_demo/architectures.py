@@ -157,14 +157,14 @@ def word_piece_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def gpt2(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
-    """An untrained GPT-2 of six blocks, 128 wide, four heads, tied head, no dropout."""
+def gpt2(tokenizer: PreTrainedTokenizerFast, blocks: int = 6) -> GPT2LMHeadModel:
+    """An untrained GPT-2 of some blocks, 128 wide, four heads, tied head, no dropout."""
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=POSITIONS,
             n_embd=128,
-            n_layer=6,
+            n_layer=blocks,
             n_head=4,
             activation_function="gelu_pytorch_tanh",
             resid_pdrop=0.0,
