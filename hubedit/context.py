@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,9 @@ from hubedit.method import Artifacts, Corpus, ProgressBar
 if TYPE_CHECKING:
     import torch
 
+    from hubedit.editable import LoadedModel
+    from hubedit.updates import StoredTensor
+
 
 class Talk(Protocol):
     """How a run tells its user what it does."""
@@ -25,6 +28,20 @@ class Talk(Protocol):
 
     def progress(self, label: str, total: int | None = None) -> AbstractContextManager[ProgressBar]:
         """Show that something long goes on."""
+
+
+class Check(Protocol):
+    """What is measured of the model before and after, and may refuse an edit."""
+
+    def start(self, model: LoadedModel) -> None:
+        """Measure what the edit starts from."""
+
+    def end(self, model: LoadedModel, changed: Mapping[str, StoredTensor]) -> Mapping[str, Any]:
+        """Measure the rebuilt model; `changed` are its tensors that are other than the base's.
+
+        Raises:
+            MethodError: the edit is refused.
+        """
 
 
 class Silent:

@@ -20,7 +20,7 @@ from hubedit import (
 )
 from hubedit.artifacts import ArtifactStore
 from hubedit.blame import brief, place_of
-from hubedit.context import Run, Silent, Talk
+from hubedit.context import Check, Run, Silent, Talk
 from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.delta import TextFile, encode
 from hubedit.editions import Edition
@@ -117,11 +117,12 @@ def apply(
     *,
     force: bool = False,
     talk: Talk | None = None,
+    check: Check | None = None,
 ) -> Applied:
     """Run a job: edit the model, store the change, and write its revision to a directory.
 
     Nothing appears at `output` (by default a new directory named after the base and the edit)
-    before it is complete.
+    before it is complete. `check` measures the model and may refuse the edit.
 
     Raises:
         HubEditError: the edit cannot be made; nothing is left behind.
@@ -162,6 +163,8 @@ def apply(
         asked = probes.questions(rows)
         spoken = probes.for_transcripts(asked)
         with talk.progress("questions before", total=None):
+            if check is not None:
+                check.start(model)
             before = probes.ask(model, asked)
             said = model.generate([question.prompt for question in spoken], probes.TOKENS_WRITTEN)
 
@@ -204,6 +207,8 @@ def apply(
             found = probes.pair(asked, before, probes.ask(model, asks))
             heard = probes.for_transcripts(asks)
             says = model.generate([question.prompt for question in heard], probes.TOKENS_WRITTEN)
+            if check is not None:
+                run.record("canary", check.end(model, overlay))
 
         manifest = recording.manifest(
             job.recipe, job.method, job.plugin, job.config, start, run, encoded, model
@@ -227,7 +232,7 @@ def apply(
                 "overruled": hidden * len(manifest.overruled),
             }
         )
-    output = output or Path(f"{_base_name(start)}-{manifest.edit}")
+    output = output or Path(f"{base_name(start)}-{manifest.edit}")
     files = recording.folder(manifest, found, encoded.delta)
     if job.key is not None:
         everything = {**files, "manifest.json": manifest.to_json().encode()}
@@ -386,6 +391,7 @@ def _blamed(job: Job, *kinds: type[HubEditError]) -> Iterator[None]:
         raise type(error)(f"{where}: {error} ({place_of(job.method)})") from error
 
 
-def _base_name(start: Edition) -> str:
+def base_name(start: Edition) -> str:
+    """The last part of the name of what an edition edits."""
     base = start.stack.base
     return (base.repo or base.directory or "model").rpartition("/")[2]

@@ -39,6 +39,19 @@ if TYPE_CHECKING:
 @click.option(
     "--with-weights", is_flag=True, help="Also write the edited shards, for plain transformers."
 )
+@click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Apply the rows N at a time, each batch an edit of its own on top of the last.",
+)
+@click.option(
+    "--canary",
+    "canaries",
+    metavar="NAME=LIMIT",
+    multiple=True,
+    help="With --batch: stop before recall, perplexity or norm pass LIMIT; NAME=off ignores it.",
+)
 @force_option
 @local_option
 @dry_run_option
@@ -49,27 +62,49 @@ def command(
     push: bool,
     direct: bool,
     with_weights: bool,
+    batch: int | None,
+    canaries: tuple[str, ...],
     force: bool,
     local: bool,
     dry_run: bool,
     as_json: bool,
     **given: Any,
-) -> None:
+) -> int:
     """Edit a model as a recipe says: RECIPE, else hubedit.yaml here, with flags on top."""
     from hubedit import run
+    from hubedit.cli.batches import in_batches
     from hubedit.cli.talk import TerminalTalk
     from hubedit.diff import print_edit
+    from hubedit.errors import RecipeError
     from hubedit.revisions import check_output
 
     full = read_arguments(recipe, given)
     if output is not None:
         check_output(output)
+    if batch is None and canaries:
+        raise RecipeError("--canary watches batches; say how many rows each has with --batch N")
+    if batch is not None and push and not direct:
+        raise RecipeError(
+            "every batch becomes a revision of its own, so that a push of them goes to main: add "
+            "--direct, or leave --push out"
+        )
     hub = hub_opener(local)
     talk = TerminalTalk(quiet=as_json)
     job = run.prepare(full, hub, push=push, weights=with_weights)
     if dry_run:
-        _say_plan(job, output, push=push, direct=direct, as_json=as_json)
-        return
+        _say_plan(job, output, push=push, direct=direct, batch=batch, as_json=as_json)
+        return 0
+    if batch is not None:
+        return in_batches(
+            job,
+            batch,
+            output,
+            canaries,
+            hub if push else None,
+            direct=direct,
+            force=force,
+            as_json=as_json,
+        )
     applied = run.apply(job, output, force=force, talk=talk)
     result: dict[str, Any] = {
         "directory": str(applied.directory),
@@ -100,9 +135,18 @@ def command(
                 )
     if as_json:
         print_json(result)
+    return 0
 
 
-def _say_plan(job: Job, output: Path | None, *, push: bool, direct: bool, as_json: bool) -> None:
+def _say_plan(
+    job: Job,
+    output: Path | None,
+    *,
+    push: bool,
+    direct: bool,
+    batch: int | None,
+    as_json: bool,
+) -> None:
     """Say what an apply would do."""
     base = job.start.stack.base
     plan: dict[str, Any] = {
@@ -111,6 +155,7 @@ def _say_plan(job: Job, output: Path | None, *, push: bool, direct: bool, as_jso
         "method": job.method.name,
         "config": job.config.model_dump(mode="json"),
         "rows": len(job.rows),
+        "batches": -(-len(job.rows) // batch) if batch else 1,
         "output": str(output) if output else None,
         "weights": job.weights,
         "push_to": job.target.repo if job.target else None,
