@@ -202,7 +202,7 @@ class _Watch:
     def start(self, model: LoadedModel) -> None:
         """Measure what the first batch starts from."""
         if self._usual is None:
-            self._usual = _perplexity(read(model, self._texts))
+            self._usual = _mean_nll(read(model, self._texts))
 
     def end(self, model: LoadedModel, changed: Mapping[str, StoredTensor]) -> Mapping[str, Any]:
         """Measure the rebuilt model; what goes into the manifest.
@@ -210,21 +210,28 @@ class _Watch:
         Raises:
             MethodError: a limit is passed.
         """
-        now = _perplexity(read(model, self._texts))
         self._figures = {
             "recall": self._recall(model),
-            "perplexity": None if now is None or not self._usual else round(now / self._usual, 6),
+            "perplexity": self._rise(_mean_nll(read(model, self._texts))),
             "norm": self._norm(changed),
         }
-        for name, limit in self._limits.items():
-            found, measure = self._figures[name], MEASURES[name]
-            if found is None:
+        for name, found in self._figures.items():
+            measure, limit = MEASURES[name], self._limits.get(name)
+            if found is not None and not math.isfinite(found):
+                raise _Broken(f"{name} is not finite ({measure.words})")
+            if found is None or limit is None:
                 continue
-            # a figure that is no number has passed every limit
-            if not (found >= limit if measure.least else found <= limit):
+            if found < limit if measure.least else found > limit:
                 side = "below" if measure.least else "above"
                 raise _Broken(f"{name} is {found:.4g}, {side} {limit:.4g} ({measure.words})")
         return {"rows": len(self._rows), "limits": dict(self._limits), **self._figures}
+
+    def _rise(self, now: float | None) -> float | None:
+        """The perplexity as a ratio to the start's: e to the difference of mean losses."""
+        if now is None or self._usual is None:
+            return None
+        risen = now - self._usual
+        return round(math.exp(risen), 6) if risen < 100 else math.inf
 
     def _recall(self, model: LoadedModel) -> float | None:
         rows: Sequence[Row] = self._rows
@@ -248,11 +255,12 @@ class _Watch:
             before = self._stored.read(name).to_float32().astype(np.float64)
             moved = after.to_float32().astype(np.float64) - before
             whole = float(np.linalg.norm(before))
-            ratios.append(float(np.linalg.norm(moved)) / whole if whole else math.inf)
+            if whole:  # of a tensor of zeros there is no part
+                ratios.append(float(np.linalg.norm(moved)) / whole)
         return round(max(ratios), 6) if ratios else None
 
 
-def _perplexity(texts: Sequence[Predictions]) -> float | None:
-    """Perplexity over the tokens of all texts, or None where there are none."""
+def _mean_nll(texts: Sequence[Predictions]) -> float | None:
+    """Mean −log p of the tokens of all texts, in nats, or None where there are none."""
     places = sum(len(text.targets) for text in texts)
-    return math.exp(sum(text.nll for text in texts) / places) if places else None
+    return sum(text.nll for text in texts) / places if places else None
