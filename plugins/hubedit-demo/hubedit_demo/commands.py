@@ -162,8 +162,8 @@ def _environment(endpoint: Endpoint) -> dict[str, str]:
 def _hf(endpoint: Endpoint, *arguments: str) -> None:
     """Run the Hub's own command line against the embedded Hub."""
     click.secho("$ hf " + " ".join(arguments), fg="cyan")
-    program = Path(sys.executable).parent / "hf"
-    done = subprocess.run([str(program), *arguments], env=_environment(endpoint), check=False)
+    command = [sys.executable, "-m", "huggingface_hub.cli.hf", *arguments]
+    done = subprocess.run(command, env=_environment(endpoint), check=False)
     if done.returncode:
         raise click.exceptions.Exit(done.returncode)
 
