@@ -63,9 +63,23 @@ class Broken(Nudge):
     def apply(self, model, rows, config, run):
         raise ValueError("no luck")
 
+class Own(hubedit.FactEdit):
+    "A fact with more to it."
+
+class Owner(hubedit.Method[Own, Config]):
+    "Takes rows of its own type."
+    name = "owner"
+    kind = "edit"
+    architectures = {"causal"}
+
+    def apply(self, model, rows, config, run):
+        if not all(isinstance(row, Own) for row in rows):
+            raise ValueError("rows of another type")
+        Nudge().apply(model, rows, config, run)
+
 @hubedit.hookimpl
 def hubedit_methods():
-    return [Nudge, Filler, Guarded, Idle, Broken]
+    return [Nudge, Filler, Guarded, Idle, Broken, Owner]
 """
 
 
@@ -168,6 +182,11 @@ def test_what_a_method_does_not_do_is_said_and_a_stopped_run_is_the_unedited_mod
     assert "n/a: edits masked models alone" in page
     assert "guarded on facts-gpt2, 2 at once: the guard stopped it" in page
     assert len({len(line(matrix, cell)) for cell in matrix.cells} | {len(heads(matrix))}) == 1
+
+
+def test_a_method_is_given_rows_of_the_type_that_it_takes(methods):
+    matrix = bench(["owner"], ["facts-gpt2"], (1,), output=Path("b"), count=1)
+    assert [(cell.state, cell.stopped) for cell in matrix.cells] == [("done", ())]
 
 
 def test_a_directory_is_a_model_with_its_own_cases_and_others_can_be_named(methods, tmp_path):

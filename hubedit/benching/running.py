@@ -26,7 +26,7 @@ from hubedit.evaluating.answers import Heard, hear
 from hubedit.evaluating.cases import FactCase, Item, items
 from hubedit.evaluating.scoring import Told, item_scores, neutral_scores
 from hubedit.method import Method
-from hubedit.rows import FactEdit
+from hubedit.rows import FactEdit, Row
 from hubedit.run import Job, run_method
 from hubedit.updates import StoredTensor
 
@@ -113,7 +113,7 @@ class Bench:
                     before, quiet = self._before(asked), self._unedited
                     began = time.perf_counter()
                     try:
-                        after = self._edited(replace(job, rows=[case.told() for case in group]))
+                        after = self._edited(replace(job, rows=_rows(job, group)))
                     except (CollapseError, EmptyDeltaError, NonFiniteUpdateError) as error:
                         stopped.append(str(error))
                         told.append(Told(number, asked, before, before))
@@ -168,6 +168,12 @@ class Bench:
             self.model.set_tensor(name, value)
 
 
+def _rows(job: Job, group: Sequence[FactCase]) -> Sequence[Row]:
+    """What a method is told of cases, as rows of the type that it takes."""
+    told = [case.told().model_dump(mode="json", exclude_defaults=True) for case in group]
+    return [job.method.row_type().model_validate(fields) for fields in told]
+
+
 @dataclass(frozen=True)
 class _Rebuilt:
     tensors: Mapping[str, StoredTensor]
@@ -176,7 +182,7 @@ class _Rebuilt:
 
 def unfit(method: type[Method[Any, Any]], architecture: str) -> str:
     """Why a method cannot edit facts in models of an architecture; empty if it can."""
-    if not issubclass(method.row_type(), FactEdit) and method.row_type() is not FactEdit:
+    if not issubclass(method.row_type(), FactEdit):
         return f"it takes {method.row_type().__name__} rows, and a bench edits facts"
     if architecture not in method.architectures:
         return f"edits {', '.join(sorted(method.architectures))} models alone"

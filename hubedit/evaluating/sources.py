@@ -21,6 +21,10 @@ TEST = "test"
 """The split that is reported, unless another is named."""
 
 
+_FACT = {"prompt", "subject", "target"}
+"""Fields of every row that says what a fact becomes, of whatever type it is."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Cases and where they are from, in words."""
@@ -88,7 +92,7 @@ def own_cases(edition: Edition) -> Source:
     """
     kept: dict[tuple[str, str], FactCase] = {}
     for manifest in edition.manifests:
-        rows = manifest.request.rows if manifest.request.type == "FactEdit" else None
+        rows = [row for row in manifest.request.rows or () if row.keys() >= _FACT]
         for case in rows_of(FactCase, rows) if rows else ():
             kept[case.prompt, case.subject] = case
     if not kept:
