@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from hubedit.evaluating.cases import Item
 from hubedit.probes import Asked, Scored
@@ -17,14 +16,6 @@ UNKNOWN_TOKENS = 5
 """Tokens that are written where no answer is known."""
 
 _END = re.compile(r"\n|[.!?;](?=\s|$)")
-
-
-class Scores(Protocol):
-    """Teacher-forced scores of one answer: token ids, log-probabilities, likeliest ids."""
-
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
-    top_ids: Sequence[int]
 
 
 @dataclass(frozen=True)

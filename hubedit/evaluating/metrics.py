@@ -103,7 +103,6 @@ class Metric:
     """
 
     name: str
-    title: str
     judge: Judge
     groups: frozenset[CaseGroup]
     share: bool = True
@@ -128,32 +127,22 @@ MITCHELL = "Mitchell et al. 2022, arXiv:2110.11309"
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("success", "right answer likelier than the other", success, _RIVALS, source=MENG),
-        Metric("magnitude", "by how much", magnitude, _RIVALS, share=False, source=MENG),
-        Metric(
-            "probability", "of the answer", likelihood, _FOLLOW | _STAY, share=False, source=MENG
-        ),
-        Metric("exact", "every token likeliest", exact, _FOLLOW | _STAY, source=MEMORY),
-        Metric("tokens", "share of tokens", tokens, _FOLLOW | _STAY, share=False, source=KNOWEDIT),
-        Metric("free", "written freely", free, _FOLLOW | _STAY, source=MIRAGE),
-        Metric("unchanged", "as before", unchanged, _STAY, compared=True, source=MITCHELL),
+        Metric("success", success, _RIVALS, source=MENG),
+        Metric("magnitude", magnitude, _RIVALS, share=False, source=MENG),
+        Metric("probability", likelihood, _FOLLOW | _STAY, share=False, source=MENG),
+        Metric("exact", exact, _FOLLOW | _STAY, source=MEMORY),
+        Metric("tokens", tokens, _FOLLOW | _STAY, share=False, source=KNOWEDIT),
+        Metric("free", free, _FOLLOW | _STAY, source=MIRAGE),
+        Metric("unchanged", unchanged, _STAY, compared=True, source=MITCHELL),
         Metric(
             "unchanged-tokens",
-            "share of tokens as before",
             unchanged_tokens,
             _STAY,
             share=False,
             compared=True,
             source=KNOWEDIT,
         ),
-        Metric(
-            "unchanged-free",
-            "written freely as before",
-            unchanged_free,
-            _STAY,
-            compared=True,
-            source=MIRAGE,
-        ),
+        Metric("unchanged-free", unchanged_free, _STAY, compared=True, source=MIRAGE),
     )
 }
 """Every metric of items, by name."""
