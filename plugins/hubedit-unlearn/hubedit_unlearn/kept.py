@@ -29,12 +29,21 @@ class Kept:
         self,
         model: hubedit.EditableModel,
         config: TrainingConfig,
+        terms: Sequence[Term],
         cast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self._model, self._size, self._cast = model, config.batch_size, cast
         self._values: dict[tuple[str, int | None], dict[Example, torch.Tensor]] = {}
         head = model.model.get_submodule(model.layout.head)
-        self._head = copy.deepcopy(head) if config.train_embeddings else head
+        self._copied = config.train_embeddings and any(term.before == "logits" for term in terms)
+        self._head = copy.deepcopy(head) if self._copied else head
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept, a copied head included."""
+        values = [value for found in self._values.values() for value in found.values()]
+        own = list(self._head.parameters()) if self._copied else []
+        return sum(value.numel() * value.element_size() for value in (*values, *own))
 
     def compute(self, term: Term, examples: Iterable[Example], run: hubedit.RunContext) -> None:
         """Compute what a term asks for, of examples that it was not yet computed of."""

@@ -79,7 +79,7 @@ class Loop:
             self.total = math.ceil(config.epochs * len(parts.forget) / self.sizes.forget)
         self.peak = config.learning_rate or default_rate(model, config)
         self._cast = partial(cast, config, model.device)
-        self.kept = Kept(model, config, self._cast)
+        self.kept = Kept(model, config, terms, self._cast)
         self.optimiser = torch.optim.AdamW(
             trained.parameters,
             lr=self.peak,
