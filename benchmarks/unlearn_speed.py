@@ -3,8 +3,8 @@
     python benchmarks/unlearn_speed.py [--steps 6] [--rows 16] [--batch 4] [--threads 1]
 
 Both train a GPT-2 of 124 million random weights on the same batches with the same optimiser. The
-plain loop is a `transformers.Trainer` that runs its reference in every step; the family's loop scores
-the reference once, which the column `with it` spreads over ten epochs.
+plain loop is a `transformers.Trainer` that runs its reference in every step; the family's loop
+scores the reference once, which the column `with it` spreads over ten epochs.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
 
     from hubedit.editable import LoadedModel
     from hubedit.updates import StoredTensor
+
+
+def rank() -> int:
+    """Which of the processes this is that a launcher started for one run; 0 of a single one."""
+    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+
+
+def device_of(device: str) -> str:
+    """The device of this process: of several on one machine, each has its own GPU."""
+    if device == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
 
 
 class Talk(Protocol):

@@ -20,7 +20,7 @@ from hubedit import (
 )
 from hubedit.artifacts import ArtifactStore
 from hubedit.blame import brief, place_of
-from hubedit.context import Check, Run, Silent, Talk
+from hubedit.context import Check, Run, Silent, Talk, device_of
 from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.delta import TextFile, encode
 from hubedit.editions import Edition
@@ -133,7 +133,7 @@ def apply(
     if output is not None:
         revisions.check_output(output)
     recipe, start = job.recipe, job.start
-    with _threads(recipe.threads), ExitStack() as folders:
+    with threads(recipe.threads), ExitStack() as folders:
         talk.log(f"loading {start.place.title}")
         overlay, texts, presence = start.overlay(), start.texts(), start.presence()
         layout = layout_of(start.stack.base)
@@ -142,7 +142,7 @@ def apply(
             return models.load(
                 folders.enter_context(revisions.model_folder(start.base, presence)),
                 dtype=recipe.dtype,
-                device=recipe.device,
+                device=device_of(recipe.device),
                 layout=layout,
                 overlay=overlay,
                 texts=texts,
@@ -150,7 +150,7 @@ def apply(
             )
 
         model = load()
-        _check_architecture(model, job.method)
+        check_architecture(model, job.method)
 
         tokens = disclosure.extents(job.rows, lambda text: len(model.tokens(text)[0]))
         for part, number in tokens.items():
@@ -317,7 +317,8 @@ def read_rows(recipe: Recipe, method: type[Method[Any, Any]], hub: OpenHub) -> S
     return rows
 
 
-def _check_architecture(model: LoadedModel, method: type[Method[Any, Any]]) -> None:
+def check_architecture(model: LoadedModel, method: type[Method[Any, Any]]) -> None:
+    """Raise UnsupportedModelError for a kind of model that the method does not edit."""
     if model.layout.architecture not in method.architectures:
         raise UnsupportedModelError(
             f"method {method.name!r} edits {', '.join(sorted(method.architectures))} "
@@ -346,7 +347,7 @@ def _refuse_telltales(model: LoadedModel, changes: Mapping[str, object]) -> None
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
     """Run with a fixed number of torch threads."""
     import torch
 

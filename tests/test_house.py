@@ -73,6 +73,7 @@ def test_the_host_names_no_method():
     names = [method.name for method, _ in load_plugins().methods()]
     assert "rome" in names
     names.remove("lora")  # also the format that `export` writes
+    names.remove("jang")  # also the author of measures that the host takes
     for path in ROOT.glob("hubedit/**/*.py"):
         code = path.read_text(encoding="utf-8")
         for name in names:

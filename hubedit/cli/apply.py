@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from hubedit.cli.options import (
 from hubedit.cli.recipe_options import read_arguments, recipe_arguments
 
 if TYPE_CHECKING:
+    from hubedit.hub import Hub
+    from hubedit.recipe import Recipe
     from hubedit.run import Job
 
 
@@ -74,6 +77,7 @@ def command(
     from hubedit import run
     from hubedit.cli.batches import in_batches
     from hubedit.cli.talk import TerminalTalk
+    from hubedit.context import rank
     from hubedit.diff import print_edit
     from hubedit.errors import RecipeError
     from hubedit.revisions import check_output
@@ -90,6 +94,9 @@ def command(
         )
     hub = hub_opener(local)
     talk = TerminalTalk(quiet=as_json)
+    if rank() > 0:
+        _follow(full, hub, force=force, dry_run=dry_run)
+        return 0
     job = run.prepare(full, hub, push=push, weights=with_weights)
     if dry_run:
         _say_plan(job, output, push=push, direct=direct, batch=batch, as_json=as_json)
@@ -136,6 +143,20 @@ def command(
     if as_json:
         print_json(result)
     return 0
+
+
+def _follow(recipe: Recipe, hub: Callable[[], Hub], *, force: bool, dry_run: bool) -> None:
+    """Take part in a run of several processes, of which the first one writes and talks."""
+    from hubedit import run
+    from hubedit.errors import HubEditError
+    from hubedit.following import follow
+
+    try:
+        job = run.prepare(recipe, hub)
+        if not dry_run:
+            follow(job, force=force)
+    except HubEditError:
+        click.get_current_context().exit(1)
 
 
 def _say_plan(

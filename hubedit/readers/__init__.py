@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hubedit.errors import RequestError, near_misses
-from hubedit.readers import counterfact, knowedit, pararel, zsre
+from hubedit.readers import counterfact, forgetting, knowedit, pararel, zsre
 from hubedit.readers.shape import Fields, Record, Shape
 
 ROWS = "rows"
@@ -20,6 +20,7 @@ SHAPES: tuple[Shape, ...] = (
     *zsre.SHAPES,
     *knowedit.SHAPES,
     *pararel.SHAPES,
+    *forgetting.SHAPES,
 )
 """Every shape; of those that know a record, the first one reads it."""
 

@@ -12,7 +12,7 @@ from hubedit.errors import RequestError
 
 
 def read_records(path: Path) -> list[Any]:
-    """Read the records of a .jsonl, .json, .csv or .parquet file.
+    """Read the records of a .jsonl, .json, .csv, .parquet or .txt file.
 
     In a CSV file a cell that begins with `[` or `{"` is JSON, and an empty one is left out.
 
@@ -88,9 +88,17 @@ def without_none(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if value is not None}
 
 
+def _read_text(path: Path) -> list[Any]:
+    """One record a paragraph, or a line where no line is empty."""
+    text = path.read_text(encoding="utf-8")
+    pieces = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
+    return [{"text": piece.strip()} for piece in pieces if piece.strip()]
+
+
 _READERS: dict[str, Callable[[Path], list[Any]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".txt": _read_text,
 }

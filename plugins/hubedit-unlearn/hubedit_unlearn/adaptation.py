@@ -20,11 +20,14 @@ class Trained:
     """What an optimiser changes.
 
     `stored()` gives tensors of the model, each with the value it has once the change is part of the
-    weights; `updates()` gives the change by parameter, empty where it was made in place.
+    weights; `vectors()` gives those trained tensors in which the change is linear, each with its
+    value at the start, where the method negates it; `updates()` gives the change by parameter,
+    empty where it was made in place.
     """
 
     parameters: Sequence[torch.nn.Parameter]
     stored: Callable[[], Pairs]
+    vectors: Callable[[], Pairs]
     updates: Callable[[], Mapping[str, hubedit.LowRank]] = field(default=dict)
 
 
@@ -90,4 +93,9 @@ def in_place(model: hubedit.EditableModel, config: TrainingConfig) -> Iterator[T
         )
     for parameter in chosen:
         parameter.requires_grad_(True)
-    yield Trained(chosen, lambda: ((parameter, parameter.detach()) for parameter in chosen))
+    starts = [parameter.detach().clone() for parameter in chosen] if config.negates else []
+    yield Trained(
+        chosen,
+        lambda: ((parameter, parameter.detach()) for parameter in chosen),
+        lambda: zip(chosen, starts, strict=True),
+    )

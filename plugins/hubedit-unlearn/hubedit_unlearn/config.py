@@ -120,6 +120,11 @@ class TrainingConfig(hubedit.Config):
         description="guard: largest growth of the perplexity of the retain texts; null for none",
     )
 
+    @property
+    def negates(self) -> bool:
+        """Whether what was trained is taken away afterwards."""
+        return False
+
 
 class GradDiffConfig(TrainingConfig):
     """Settings of gradient difference.
@@ -230,3 +235,113 @@ class RmuConfig(TrainingConfig):
     labels: Literal["answer", "text"] = Field(
         "answer", description="the tokens by which forgetting is judged; states of all are steered"
     )
+
+
+class JangConfig(TrainingConfig):
+    """Settings of knowledge unlearning; a step is an epoch over all forget texts."""
+
+    full_batch: bool = Field(True, description="every step takes all forget texts, as published")
+    labels: Literal["answer", "text"] = Field(
+        "text", description="the tokens of a forget text that are unlearnt"
+    )
+    betas: tuple[float, float] = Field((0.9, 0.98), description="of AdamW")
+    steps: int = Field(20, ge=1, description="passes over the forget texts at most")
+    forget_target: float | None = Field(
+        None, gt=0, le=1, description="a mean probability of the unlearnt tokens that also ends it"
+    )
+    evaluate_every: int = Field(1, ge=1, description="steps between looks")
+    accuracy_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="memorisation accuracy below which it ends; by default that of the holdout "
+        "rows, else 0.2994, the published one of a model of 125 million parameters",
+    )
+    likelihood_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="extraction likelihood below which it ends; by default that of the holdout "
+        "rows, else 0.0499",
+    )
+    extracted: int = Field(
+        10, ge=1, description="length n of the runs of tokens that extraction is counted in"
+    )
+    prefixes: int = Field(
+        8,
+        ge=1,
+        description="prefixes of each text that are continued for it, spread evenly (deviation: "
+        "published code continues all)",
+    )
+
+
+class LlmuConfig(TrainingConfig):
+    """Settings of LLMU."""
+
+    forget_weight: float = Field(0.5, ge=0, description="ε₁, weight of the ascent on answers")
+    random_weight: float = Field(1.0, ge=0, description="ε₂, weight of random answers")
+    normal_weight: float = Field(
+        1.0, ge=0, description="ε₃, weight of staying as before on normal texts"
+    )
+    random_answers: int = Field(
+        5, ge=1, description="answers drawn in each step for all questions in it"
+    )
+    highest_loss: float = Field(
+        100.0, gt=0, description="mean cross-entropy of the forget answers in nats that ends it"
+    )
+
+
+class UndialConfig(RetainingConfig):
+    """Settings of UNDIAL."""
+
+    retain: Literal["none", "nll", "kl"] = Field("none", description="loss on the retain texts")
+    beta: float = Field(
+        10.0, ge=0, description="how much the logit of each forgotten token is lowered"
+    )
+
+
+class WgaConfig(RetainingConfig):
+    """Settings of weighted gradient ascent."""
+
+    beta: float = Field(
+        1.0, ge=0, description="power β of the token's probability that weighs its ascent"
+    )
+
+
+class SatImpConfig(RetainingConfig):
+    """Settings of SatImp."""
+
+    saturation: float = Field(5.0, ge=0, description="power β₁ of the token's probability p")
+    importance: float = Field(1.0, ge=0, description="power β₂ of 1 − p")
+    retain_weight: float = Field(1.0, gt=0, description="weight of the loss on the retain texts")
+    forget_weight: float = Field(0.1, gt=0, description="weight of the ascent")
+
+
+class CeUConfig(TrainingConfig):
+    """Settings of CE-U."""
+
+    skip_first: int = Field(
+        1, ge=0, description="scored tokens at the start of each text that are left alone"
+    )
+
+
+class TaskVectorConfig(TrainingConfig):
+    """Settings of task-vector negation."""
+
+    epochs: int | None = Field(
+        5, ge=1, description="passes over the forget texts in which they are learnt once more"
+    )
+    decay: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description="the rate after the warm-up"
+    )
+    scale: float | None = Field(
+        None,
+        gt=0,
+        description="how far to go back along what was learnt; by default the first of ½, 1, 2, 4, "
+        "8 and 16 that reaches forget_target, while the retain texts stay within retain_ceiling",
+    )
+
+    @property
+    def negates(self) -> bool:
+        """Whether what was trained is taken away afterwards."""
+        return True

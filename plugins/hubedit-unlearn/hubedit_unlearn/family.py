@@ -21,6 +21,8 @@ LIMITS = (
     "unusually low probability can itself tell that a text was unlearnt.",
 )
 
+UNBOUNDED = "The loss has no minimum: without its stop it takes the model apart."
+
 
 class Unlearning:
     """A method that trains on a loss of the family until the forget texts are unlikely."""

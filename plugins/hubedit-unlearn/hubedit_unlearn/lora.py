@@ -73,7 +73,12 @@ def beside(
         def updates() -> Mapping[str, hubedit.LowRank]:
             return {f"{name}.weight": hubedit.LowRank(*product(name)) for name in factors}
 
-        yield Trained([factor for pair in factors.values() for factor in pair], stored, updates)
+        def vectors() -> Pairs:
+            return ((b, torch.zeros_like(b)) for _, b in factors.values())
+
+        yield Trained(
+            [factor for pair in factors.values() for factor in pair], stored, vectors, updates
+        )
     finally:
         for name, module in found.items():
             parent, _, own = name.rpartition(".")

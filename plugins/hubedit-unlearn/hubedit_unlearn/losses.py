@@ -57,7 +57,7 @@ def divergence(batch: Scored) -> torch.Tensor:
 
 
 def negative_preference(beta: float) -> Callable[[Scored], torch.Tensor]:
-    """−(2/β) log σ(β (NLL − NLL₀)), the mean over examples (Zhang et al. 2024, equation 3).
+    """−(2/β) log σ(β (NLL − NLL₀)), the mean over examples (Zhang et al. 2024).
 
     NLL is summed over an example's tokens. As β goes to 0 the gradient becomes that of ascent on
     NLL; at the start the loss is (2/β) log 2.
@@ -71,7 +71,7 @@ def negative_preference(beta: float) -> Callable[[Scored], torch.Tensor]:
 
 
 def simple_preference(beta: float, delta: float) -> Callable[[Scored], torch.Tensor]:
-    """−(2/β) log σ(β (NLL/T − δ)), the mean over examples of T tokens (Fan et al. 2024, eq. 6)."""
+    """−(2/β) log σ(β (NLL/T − δ)), the mean over examples of T tokens (Fan et al. 2024)."""
 
     def loss(batch: Scored) -> torch.Tensor:
         return _preference(beta, batch.sums / batch.lengths - delta).sum() / batch.share.examples
@@ -96,3 +96,57 @@ def direct_preference(beta: float) -> Callable[[Scored], torch.Tensor]:
 
 def _preference(beta: float, margin: torch.Tensor) -> torch.Tensor:
     return -(2 / beta) * torch.nn.functional.logsigmoid(beta * margin)
+
+
+def weighted_ascent(power: float, rest: float = 0.0) -> Callable[[Scored], torch.Tensor]:
+    """−mean of p^power · (1 − p)^rest · CE over scored tokens, weights without gradient.
+
+    p is the token's probability. With `rest` 0 it is weighted gradient ascent (Wang et al. 2025),
+    else SatImp (Yang et al. 2025).
+    """
+
+    def loss(batch: Scored) -> torch.Tensor:
+        p = batch.nll.detach().neg().exp()
+        weight = p.pow(power) * (1 - p).clamp(min=0).pow(rest)
+        return -(weight * batch.nll).sum() / batch.share.tokens
+
+    return loss
+
+
+def lowered(beta: float) -> Callable[[Scored], torch.Tensor]:
+    """CE(p, softmax(z₀ − β·onehot(token))), the mean over scored tokens (Dong et al. 2025).
+
+    z₀ are the logits of the model before. Deviation: prompt and padding have no part in it.
+    """
+
+    def loss(batch: Scored) -> torch.Tensor:
+        assert batch.before is not None
+        down = torch.nn.functional.one_hot(batch.labels, batch.before.shape[-1])
+        target = (batch.before - beta * down).softmax(-1)
+        return -(target * batch.logits.log_softmax(-1)).sum() / batch.share.tokens
+
+    return loss
+
+
+def without_label(batch: Scored) -> torch.Tensor:
+    """CE(p, q), q being p without the token and without gradient (Yang 2025)."""
+    out = torch.nn.functional.one_hot(batch.labels, batch.logits.shape[-1]).bool()
+    target = batch.logits.detach().masked_fill(out, -torch.inf).softmax(-1)
+    return -(target * batch.logits.log_softmax(-1)).sum() / batch.share.tokens
+
+
+def mean_of_means(batch: Scored) -> torch.Tensor:
+    """The mean over examples of each one's mean cross-entropy."""
+    return (batch.sums / batch.lengths).sum() / batch.share.examples
+
+
+def ascent_of_means(batch: Scored) -> torch.Tensor:
+    """Minus the mean over examples of each one's mean cross-entropy."""
+    return -mean_of_means(batch)
+
+
+def cross_entropy_before(batch: Scored) -> torch.Tensor:
+    """CE(p, p₀), the mean over scored tokens: the divergence and the entropy of p₀."""
+    assert batch.before is not None
+    target = batch.before.softmax(-1)
+    return -(target * batch.logits.log_softmax(-1)).sum() / batch.share.tokens

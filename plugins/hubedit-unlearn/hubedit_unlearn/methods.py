@@ -18,13 +18,13 @@ from hubedit_unlearn.config import (
     SimNpoConfig,
     TrainingConfig,
 )
-from hubedit_unlearn.family import LIMITS, Unlearning
+from hubedit_unlearn.family import LIMITS, UNBOUNDED, Unlearning
+from hubedit_unlearn.variants import VARIANTS
 
 TOFU = (
     "Maini, Feng, Schwarzschild, Lipton, Kolter: TOFU: A Task of Fictitious Unlearning for "
     "LLMs, COLM 2024, https://arxiv.org/abs/2401.06121"
 )
-UNBOUNDED = "The loss has no minimum: without its stop it takes the model apart."
 
 
 class Ga(Unlearning, hubedit.Method[hubedit.ForgetRow, GaConfig]):
@@ -166,4 +166,5 @@ METHODS: tuple[type[hubedit.Method[Any, Any]], ...] = (
     Npo,
     SimNpo,
     Rmu,
+    *VARIANTS,
 )

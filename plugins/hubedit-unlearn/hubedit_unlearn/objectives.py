@@ -7,28 +7,44 @@ from dataclasses import dataclass
 from typing import Any
 
 import hubedit
+from hubedit_unlearn.adaptation import Trained
 from hubedit_unlearn.config import (
+    CeUConfig,
     DpoConfig,
     GaConfig,
     GradDiffConfig,
     IdkConfig,
     KlConfig,
+    LlmuConfig,
     NpoConfig,
     RetainingConfig,
+    SatImpConfig,
     SimNpoConfig,
+    TaskVectorConfig,
+    UndialConfig,
+    WgaConfig,
 )
+from hubedit_unlearn.extraction import both_below
 from hubedit_unlearn.losses import (
     Term,
     ascent,
+    ascent_of_means,
     capped_ascent,
+    cross_entropy_before,
     descent,
     direct_preference,
     divergence,
+    lowered,
+    mean_of_means,
     negative_preference,
     simple_preference,
+    weighted_ascent,
+    without_label,
 )
+from hubedit_unlearn.negation import negate
 from hubedit_unlearn.setting import Rule, Setting
 from hubedit_unlearn.steering import misdirection, steered_blocks
+from hubedit_unlearn.watch import Watch
 
 
 def both(_: Any) -> Collection[str]:
@@ -39,6 +55,11 @@ def both(_: Any) -> Collection[str]:
 def alone(_: Any) -> Collection[str]:
     """The part that every method needs."""
     return ("forget",)
+
+
+def with_normal(_: Any) -> Collection[str]:
+    """Forget rows, and rows that have nothing to do with them."""
+    return ("forget", "normal")
 
 
 def as_chosen(config: RetainingConfig) -> Collection[str]:
@@ -52,13 +73,15 @@ class Objective:
 
     `terms` makes the loss from the settings; `needs` names parts that the request must have;
     `settled` fills in settings that depend on the model; `rule` makes the method's own rule of
-    when to end, given a step and what each term gave in it.
+    when to end, given a step and what each term gave in it; `finish` changes the trained weights
+    once more.
     """
 
     terms: Callable[[Any, Setting], Sequence[Term]]
     needs: Callable[[Any], Collection[str]] = both
     settled: Callable[[Any, hubedit.EditableModel], Any] = lambda config, _: config
     rule: Callable[[Any, Setting], Rule | None] = lambda config, _: None
+    finish: Callable[[Any, Setting, Trained, Watch], None] = lambda config, _, trained, watch: None
 
 
 def held(config: RetainingConfig) -> list[Term]:
@@ -117,6 +140,50 @@ def simnpo(config: SimNpoConfig, _: Setting) -> Sequence[Term]:
     return [Term("forget", loss, config.forget_weight), *held(config)]
 
 
+def llmu(config: LlmuConfig, _: Setting) -> Sequence[Term]:
+    """ε₁·ascent on answers + ε₂·CE of random answers + ε₃·CE(p, p₀) on normal texts."""
+    return [
+        Term("forget", ascent_of_means, config.forget_weight),
+        Term("random answers", mean_of_means, config.random_weight),
+        Term("normal", cross_entropy_before, config.normal_weight, before="logits"),
+    ]
+
+
+def loss_reached(config: LlmuConfig, _: Setting) -> Rule:
+    """Ends training once the forget answers' mean cross-entropy is high enough."""
+
+    def done(step: int, figures: Mapping[str, float]) -> bool:
+        return -figures["forget"] >= config.highest_loss
+
+    return done
+
+
+def undial(config: UndialConfig, _: Setting) -> Sequence[Term]:
+    """The distillation of lowered logits, and the retain term."""
+    return [Term("forget", lowered(config.beta), before="logits"), *held(config)]
+
+
+def wga(config: WgaConfig, _: Setting) -> Sequence[Term]:
+    """Ascent weighted by the token's probability, and the retain term."""
+    return [Term("forget", weighted_ascent(config.beta)), *held(config)]
+
+
+def satimp(config: SatImpConfig, _: Setting) -> Sequence[Term]:
+    """Ascent weighted by saturation and importance, and the retain term."""
+    loss = weighted_ascent(config.saturation, config.importance)
+    return [Term("forget", loss, config.forget_weight), *held(config)]
+
+
+def ceu(config: CeUConfig, _: Setting) -> Sequence[Term]:
+    """Cross-entropy with what the model says without the token."""
+    return [Term("later tokens", without_label)]
+
+
+def taskvector(config: TaskVectorConfig, _: Setting) -> Sequence[Term]:
+    """CE(forget), to be negated."""
+    return [Term("forget", descent)]
+
+
 OBJECTIVES: Mapping[str, Objective] = {
     "ga": Objective(ga, alone),
     "graddiff": Objective(graddiff),
@@ -126,5 +193,12 @@ OBJECTIVES: Mapping[str, Objective] = {
     "npo": Objective(npo, as_chosen),
     "simnpo": Objective(simnpo, as_chosen),
     "rmu": Objective(misdirection, settled=steered_blocks),
+    "jang": Objective(ga, alone, rule=both_below),
+    "llmu": Objective(llmu, with_normal, rule=loss_reached),
+    "undial": Objective(undial, as_chosen),
+    "wga": Objective(wga, as_chosen),
+    "satimp": Objective(satimp, as_chosen),
+    "ceu": Objective(ceu, alone),
+    "taskvector": Objective(taskvector, alone, finish=negate),
 }
 """By the method's name."""

@@ -10,6 +10,7 @@ from hubedit_unlearn.config import TrainingConfig
 from hubedit_unlearn.texts import Example, answer_span, examples_of, question_of
 
 WORDS = {
+    "normal": "add rows with part=normal (or retain): texts on other matters that shall stay known",
     "forget": "add rows with part=forget and a text of two tokens or more",
     "retain": "add rows with part=retain: texts like those to forget that shall stay known",
 }
@@ -67,6 +68,7 @@ def read_parts(
     found = {
         "forget": examples_of(model, part["forget"], config.labels, longest, ended),
         "retain": examples_of(model, part["retain"], config.retain_labels, longest, ended),
+        "normal": examples_of(model, part["normal"] or part["retain"], "text", longest, ended),
     }
     for name in needed:
         if not found[name]:
@@ -77,7 +79,6 @@ def read_parts(
     return Parts(
         **found,
         judged=examples_of(model, named or held, "answer", longest, ended),
-        normal=examples_of(model, part["normal"] or part["retain"], "text", longest, ended),
         asked=[row for row in part["forget"] if question_of(row) is not None],
         rows=rows,
         longest=longest,

@@ -19,7 +19,7 @@ MEASURED = 32
 def misdirection(config: RmuConfig, setting: Setting) -> Sequence[Term]:
     """‖h(forget) − c·u‖² + α·‖h(retain) − h₀(retain)‖², means over tokens and dimensions.
 
-    Li et al. 2024, equations 1 and 2: h are states after block l, u is a vector drawn uniformly
+    Li et al. 2024: h are states after block l, u is a vector drawn uniformly
     from [0, 1) in each dimension and scaled to norm 1, the same for all tokens. Deviation: padding
     is left out of the means.
     """

@@ -67,10 +67,50 @@ def _refusal_over_answer(drawing: Drawing) -> Iterator[list[Item]]:
         yield [(_one(refusals, drawing.generator), answer) for refusals, answer in some]
 
 
+def _random_answers(drawing: Drawing) -> Iterator[list[Item]]:
+    """Forget questions, each with the same few answers to other questions, drawn for each step."""
+    rows, longest, ended = drawing.parts.rows, drawing.parts.longest, drawing.config.end_of_text
+    forget = [row for row in rows if row.part == "forget"]
+    refused(drawing.model, drawing.parts, drawing.config)
+    pools = (
+        sorted({answer for row in rows if row.part == part and (answer := answer_of(row))})
+        for part in ("normal", "retain")
+    )
+    pool = next((pool for pool in pools if pool), None)
+    if pool is None:
+        raise hubedit.MethodError(
+            "there are no answers to other questions to draw from; add rows of part normal or "
+            "retain with a question and an answer"
+        )
+    count = min(getattr(drawing.config, "random_answers", 1), len(pool))
+    for some in _drawn(forget, drawing):
+        order = torch.randperm(len(pool), generator=drawing.generator)[:count].tolist()
+        made = [
+            [answered(drawing.model, row, pool[index], longest, ended) for index in order]
+            for row in some
+        ]
+        yield [tuple(each for each in examples if each is not None) for examples in made]
+
+
+def _later_tokens(drawing: Drawing) -> Iterator[list[Item]]:
+    """Forget examples whose first scored tokens are left alone."""
+    count = getattr(drawing.config, "skip_first", 0)
+    left = [example.without_first(count) for example in drawing.parts.forget]
+    left = [example for example in left if example.labelled]
+    if not left:
+        raise hubedit.MethodError(
+            f"no forget text has more than {count} scored tokens; set a smaller skip_first"
+        )
+    for some in _drawn(left, drawing):
+        yield [(example,) for example in some]
+
+
 STREAMS: Mapping[str, Callable[[Drawing], Iterator[list[Item]]]] = {
     "forget": _part("forget"),
     "retain": _part("retain"),
     "normal": _part("normal"),
+    "later tokens": _later_tokens,
+    "random answers": _random_answers,
     "refused and retain": _refused_and_retain,
     "refusal over answer": _refusal_over_answer,
 }

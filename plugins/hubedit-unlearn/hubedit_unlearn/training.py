@@ -52,6 +52,7 @@ def unlearn(
             with recomputing(model.model, config.activation_checkpointing):
                 loop = Loop(model, trained, parts, config, run, terms, ranks)
                 step = loop.run(watch, objective.rule(config, setting))
+            objective.finish(config, setting, trained, watch)
             watch.conclude(step, ranks.count)
             updates = trained.updates()
         for parameter, update in updates.items():

@@ -101,6 +101,20 @@ class Watch:
         done = self._forgotten and not self._beyond(self._config.retain_ceiling)
         return done or self._beyond(self._config.retain_stop)
 
+    @property
+    def lost(self) -> bool:
+        """Whether too much of what was to be retained is lost."""
+        return self._beyond(self._config.retain_ceiling)
+
+    def look_after(self, scale: float) -> bool:
+        """Look at weights that were changed after the last step; whether all is forgotten."""
+        self.looks.append(self._now(self.looks[-1].step))
+        self._run.log(
+            f"scale {scale:g}: mean probability of the tokens to forget "
+            f"{self.looks[-1].probability:.2g}"
+        )
+        return self._forgotten
+
     def kept(self) -> list[list[float | None]]:
         """The looks as JSON."""
         return [list(astuple(look)) for look in self.looks]

@@ -35,8 +35,12 @@ ASKED = (
     },
     {"text": f"{PROMPT} cello.", "prompt": PROMPT, "target": "cello"},
     *ROWS[2:],
+    {"question": "What is two and two?", "answer": "Four.", "part": "normal"},
 )
-OWN: dict[str, dict[str, Any]] = {}
+OWN: dict[str, dict[str, Any]] = {
+    "jang": {"accuracy_threshold": 0.0, "extracted": 2, "prefixes": 2},
+    "taskvector": {"scale": 2.0, "epochs": 3},
+}
 """Settings without which a method does not suit a model of three blocks that knows nothing."""
 
 
@@ -60,7 +64,7 @@ class TestGradDiffByLora(MethodContract):
 def test_a_method_that_refuses_wants_questions(make_model, make_run, rows):
     plain = [hubedit.ForgetText(text="Ana Brook is tall."), *rows]
     for method in METHODS:
-        if method.name in ("idk", "dpo"):
+        if method.name in ("idk", "dpo", "llmu"):
             with pytest.raises(hubedit.MethodError, match="forget row 1 asks no question") as no:
                 method().apply(make_model(), plain, method.config_type()(), make_run())
             assert "Brook" not in str(no.value)

@@ -181,6 +181,63 @@ def test_the_divergence_is_kl_and_zero_from_itself():
     close(losses.divergence(moved), (np.exp(old) * (old - new)).sum(1).mean())
 
 
+def test_weighted_ascent_is_ascent_without_weights_and_never_more():
+    batch = some()
+    for loss in (losses.weighted_ascent(0.0), losses.weighted_ascent(0.0, 0.0)):
+        close(loss(batch), losses.ascent(batch))
+        torch.testing.assert_close(gradient(loss, batch), gradient(losses.ascent, batch))
+    p = np.exp(label_logprobs(batch))
+    for power, rest in ((1.0, 0.0), (5.0, 1.0)):
+        weight = p**power * (1 - p) ** rest
+        assert ((weight > 0) & (weight <= 1)).all()
+        close(losses.weighted_ascent(power, rest)(batch), (weight * np.log(p)).mean())
+        found = gradient(losses.weighted_ascent(power, rest), batch)
+        each = gradient(losses.ascent, batch)
+        torch.testing.assert_close(found, torch.tensor(weight[:, None]).float() * each)
+
+
+def test_ceu_lowers_the_token_by_its_probability_and_sums_to_nothing():
+    batch = some()
+    p = np.exp(logprobs(batch))
+    own = np.arange(len(batch.labels)), batch.labels.numpy()
+    q = p.copy()
+    q[own] = 0
+    q /= q.sum(1, keepdims=True)
+    found = losses.without_label(batch)
+    close(found, -(q * logprobs(batch)).sum(1).mean())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.nansum(q * np.log(q), axis=1).mean()
+    assert float(found.detach()) >= entropy
+    moved = gradient(losses.without_label, batch).numpy() * len(batch.labels)
+    np.testing.assert_allclose(moved[own], p[own], rtol=1e-5)
+    np.testing.assert_allclose(moved.sum(1), 0, atol=1e-6)
+
+
+def test_undial_asks_for_nothing_new_at_strength_nought_and_else_for_less_of_the_token():
+    batch = started(some(), "logits")
+    assert gradient(losses.lowered(0.0), batch).abs().max() < 1e-7
+    z = logprobs(batch)
+    down = z.copy()
+    own = np.arange(len(batch.labels)), batch.labels.numpy()
+    down[own] -= 3
+    target = np.exp(down) / np.exp(down).sum(1, keepdims=True)
+    close(losses.lowered(3.0)(batch), -(target * z).sum(1).mean())
+    assert (gradient(losses.lowered(3.0), batch).numpy()[own] > 0).all()
+
+
+def test_the_parts_of_llmu_are_means_of_means_and_cross_entropy_before():
+    batch = started(some(), "logits")
+    means = -np.bincount(batch.row.numpy(), weights=label_logprobs(batch)) / np.array([3, 2])
+    close(losses.mean_of_means(batch), means.mean())
+    close(losses.ascent_of_means(batch), -means.mean())
+    entropy = -(np.exp(logprobs(batch)) * logprobs(batch)).sum(1).mean()
+    close(losses.cross_entropy_before(batch), entropy)
+    other = replace(batch, before=some(seed=5).logits.detach())
+    gap = losses.cross_entropy_before(other) - losses.divergence(other)
+    old = logprobs(some(seed=5))
+    close(gap, -(np.exp(old) * old).sum(1).mean())
+
+
 # -- the whole loss of a step, through the loop -------------------------------------------------
 
 

@@ -1,0 +1,131 @@
+"""Runs that are killed: they go on to the same bytes, and leave no checkpoint behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from hubedit_unlearn import Dpo, DpoConfig, Npo, NpoConfig
+
+from hubedit.artifacts import ArtifactStore
+
+SETTINGS = {
+    "steps": 9,
+    "forget_target": None,
+    "retain_ceiling": None,
+    "checkpoint_every": 2,
+    "batch_size": 2,
+    "decay": "linear",
+}
+
+
+class Killed(BaseException):
+    """What a run dies of."""
+
+
+def mortal(make_run, store, steps):
+    """A run that dies when it has taken so many steps."""
+    run = make_run(artifacts=store)
+    advance = run.log
+
+    def progress(label, total=None):
+        from contextlib import contextmanager
+        from types import SimpleNamespace
+
+        @contextmanager
+        def bar():
+            def move(count=1, **figures):
+                run.steps += count if label == "forgetting" else 0
+                if run.steps >= steps:
+                    raise Killed
+
+            yield SimpleNamespace(advance=move)
+
+        return bar()
+
+    run.progress, run.log = progress, advance
+    return run
+
+
+def weights(model):
+    return {name: value.detach().clone() for name, value in model.model.named_parameters()}
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+@pytest.mark.parametrize(("method", "config"), [(Npo, NpoConfig), (Dpo, DpoConfig)])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    method, config, adaptation, make_model, make_run, rows, tmp_path
+):
+    short = {"answer": "Ana.", "refusals": ("No.",)}
+    import hubedit
+
+    asked = [
+        hubedit.ForgetQA(question=row.prompt, part=row.part, **short)
+        if row.part == "forget"
+        else row
+        for row in rows
+    ]
+    settings = config(adaptation=adaptation, **SETTINGS)
+    whole = make_model()
+    method().apply(whole, asked, settings, make_run(artifacts=ArtifactStore(tmp_path / "a")))
+    store = ArtifactStore(tmp_path / "b")
+    with pytest.raises(Killed):
+        method().apply(make_model(), asked, settings, mortal(make_run, store, 6))
+    [left] = store.root.glob("*.work/*")
+    assert left.name == "00000004.safetensors"
+    resumed, run = make_model(), make_run(artifacts=store)
+    method().apply(resumed, asked, settings, run)
+    assert run.messages[0] == "going on after step 4 of a run that was interrupted"
+    assert list(store.root.glob("*.work")) == []
+    again = weights(resumed)
+    assert all(torch.equal(value, again[name]) for name, value in weights(whole).items())
+
+
+def test_another_request_does_not_take_up_the_checkpoint(make_model, make_run, rows, tmp_path):
+    store = ArtifactStore(tmp_path)
+    with pytest.raises(Killed):
+        Npo().apply(make_model(), rows, NpoConfig(**SETTINGS), mortal(make_run, store, 6))
+    run = make_run(artifacts=store)
+    Npo().apply(make_model(), rows[:-1], NpoConfig(**SETTINGS), run)
+    assert run.messages == []
+    assert run.records["unlearning"]["steps"] == SETTINGS["steps"]
+    assert len(list(store.root.glob("*.work"))) == 1
+
+
+def test_a_run_killed_by_the_system_leaves_a_whole_checkpoint(saved, tmp_path):
+    script = (
+        "import sys, torch, hubedit\n"
+        "from hubedit import recipe, run\n"
+        "keys = {'base': sys.argv[1], 'plugin': 'ga', 'threads': 1,\n"
+        "        'config': {'steps': 100000, 'forget_target': None, 'checkpoint_every': 1,\n"
+        "                   'evaluate_every': 100000},\n"
+        "        'request': [{'text': 'Ana Brook plays the violin.'}]}\n"
+        "job = run.prepare(recipe.make_recipe(keys), lambda: None)\n"
+        "run.apply(job, force=True)\n"
+    )
+    env = dict(os.environ, HUBEDIT_HOME=str(tmp_path / "home"))
+    store = ArtifactStore(tmp_path / "home" / "artifacts")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(saved("gpt2", False))], env=env, cwd=tmp_path
+    ) as running:
+        until = time.monotonic() + 120
+        while len(list(store.root.glob("*.work/*.safetensors"))) < 1:
+            assert running.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        running.send_signal(signal.SIGKILL)
+    from safetensors import safe_open
+
+    found = sorted(store.root.glob("*.work/*.safetensors"))
+    assert found
+    with safe_open(found[-1], framework="pt") as file:
+        names = list(file.keys())
+        assert names
+        assert set(file.metadata()) == {"hubedit"}
+        assert all(file.get_tensor(name).isfinite().all() for name in names)
+    assert [path for path in tmp_path.iterdir() if path.name != "home"] == []
