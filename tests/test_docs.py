@@ -87,7 +87,7 @@ def test_the_tutorial_runs_from_ten_lines_to_a_merged_revision(environment, loca
         program = environment.parent / name
         program.write_text(f'#!/bin/sh\nexec "{environment}" -m {MODULES.get(name, name)} "$@"\n')
         program.chmod(0o755)
-    script = ["set -ex", f"cd {tmp_path}"]
+    script = ["set -ex", "trap 'hubedit hub stop' EXIT", f"cd {tmp_path}"]
     for info, text in blocks(ROOT / "docs" / "tutorial.md", "toml", "python", "sh"):
         title = re.search(r'title="([^"]+)"', info)
         if title:
