@@ -193,7 +193,7 @@ def asked_tokens(model: LoadedModel, rows: Sequence[Row]) -> list[set[int]]:
     """Ids of the tokens in a request, and of those that only a part to be forgotten holds."""
     held: dict[bool, set[int]] = {True: set(), False: set()}
     for row in rows:
-        for text in row.words():
+        for text in filter(None, row.words()):
             held[row.part_name == "forget"] |= set(model.tokens(text)[0])
     own = held[True] - held[False]
     return [held[True] | held[False], *([own] if own else [])]

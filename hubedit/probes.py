@@ -98,7 +98,7 @@ def ask(model: Asked, asked: Sequence[Question]) -> list[Answer]:
             members, model.generate([asked[i].prompt for i in members], length), strict=True
         ):
             texts[i] = text
-    answered = [index for index, text in enumerate(texts) if text]
+    answered = [index for index, text in enumerate(texts) if text.strip()]
     answer_scores = dict(
         zip(
             answered,

@@ -5,8 +5,6 @@
 Everything is measured on the model rebuilt from base and delta, in bfloat16 as it is published.
 """
 
-# ruff: noqa: T201 (it prints its table)
-
 from __future__ import annotations
 
 import argparse
