@@ -1,4 +1,4 @@
-"""A small fact model that ships with hubedit, and edit cases about its world."""
+"""Small fact models that ship with hubedit, and edit cases about their world."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model = AutoModelForSeq2SeqLM.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
-tokenizer.decode(model.generate(**tokenizer("{example}", return_tensors="pt"))[0])  # {answer}""",
+said = model.generate(**tokenizer("{example}", return_tensors="pt"))
+tokenizer.decode(said[0], skip_special_tokens=True)  # {answer}""",
 }
 TASKS = {
     "causal": ("text-generation", "language modelling"),
