@@ -73,7 +73,7 @@ COURSES: Mapping[str, Course] = {
     "facts-gpt2": Course(),
     "facts-llama": Course(),
     "facts-bert": Course(peak=1e-3, plain=250, alone=400),
-    "facts-t5": Course(500, 1e-3, plain=80, alone=120, facts=(1, 1, 1, 2, 3)),
+    "facts-t5": Course(800, 1e-3, plain=100, alone=350, facts=(1, 1, 1, 2, 3)),
 }
 
 LICENSE = """\
