@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from hubedit_rome.above import read_whole
 from hubedit_rome.batches import Batch
 from hubedit_rome.contexts import Context, essence_of
 
@@ -104,13 +105,14 @@ def optimise(
     whole = _tokenised(model, wishes)
     count, device = len(wishes), model.device
     with torch.no_grad(), model.trace(place) as seen:
-        logits = whole.logits(model)
+        logits, shortened = read_whole(model, whole.read, place, whole.text, whole.at)
         unedited = torch.zeros(count, logits.shape[-1], device=device)
         at = whole.essence
         unedited[whole.owner[whole.text[at]]] = logits[at].log_softmax(-1)
         hidden = whole.read.at_subjects(seen.output)
         reference = _references(hidden.float().norm(dim=-1), whole, count)
 
+    whole = replace(whole, read=shortened())
     delta = torch.zeros(count, hidden.shape[-1], device=device, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=config.learning_rate)
     running = torch.ones(count, dtype=torch.bool, device=device)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import hubedit
+from hubedit_rome.above import read_whole
 from hubedit_rome.batches import Asked, Batch
 from hubedit_rome.config import RomeConfig
 from hubedit_rome.contexts import Context, essence_of
@@ -61,13 +62,13 @@ def optimise(
     kept = torch.zeros(2, 0, dtype=torch.int64, device=device)
     if held is not None:
         kept = held.places(count + 1).to(device)
-    delta: torch.Tensor | None = None
-    shifted = batch.adding(lambda: delta)
 
     with torch.no_grad(), ExitStack() as stack:
         matrix = stack.enter_context(model.trace(site.mlp_out))
         block = stack.enter_context(model.trace(site.block))
-        before = batch.logits(model, *torch.cat([essence, kept], 1)).log_softmax(-1)
+        places = torch.cat([torch.stack([asked.text, asked.at]), essence, kept], 1)
+        logits, shortened = read_whole(model, batch, site.mlp_out, *places)
+        before = logits[len(asked.text) :].log_softmax(-1)
         hidden = (block if config.clamp == "residual" else matrix).output
         reference = _reference(batch.at_subjects(hidden)[:count], config)
         width = matrix.output.shape[-1]
@@ -77,7 +78,9 @@ def optimise(
 
     ends = len(asked.text), len(asked.text) + 1
     text, at = torch.cat([torch.stack([asked.text, asked.at]), essence, kept], 1)
+    batch = shortened()
     delta = torch.zeros(width, device=device, requires_grad=True)
+    shifted = batch.adding(lambda: delta)
     adam = torch.optim.Adam([delta], lr=config.learning_rate)
     for step in range(config.steps):
         with model.trace(site.mlp_out, replace_output=shifted):
