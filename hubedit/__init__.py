@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from hubedit.evaluating import evaluate
     from hubedit.hookspecs import Endpoint, SmallModel, hookimpl
-    from hubedit.method import Config, Corpus, EditableModel, Method, RunContext
+    from hubedit.method import Config, Corpus, Earlier, EditableModel, Method, RunContext
     from hubedit.plugins import endpoint
     from hubedit.reading import Reading
     from hubedit.rows import (
@@ -54,7 +54,7 @@ _HOMES = {
     ),
     "evaluating": ("evaluate",),
     "hookspecs": ("Endpoint", "SmallModel", "hookimpl"),
-    "method": ("Config", "Corpus", "EditableModel", "Method", "RunContext"),
+    "method": ("Config", "Corpus", "Earlier", "EditableModel", "Method", "RunContext"),
     "plugins": ("endpoint",),
     "reading": ("Reading",),
     "rows": (
@@ -78,6 +78,7 @@ __all__ = [
     "ConfigError",
     "Corpus",
     "DeltaError",
+    "Earlier",
     "EditableModel",
     "Endpoint",
     "FactEdit",

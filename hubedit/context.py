@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hubedit.artifacts import ArtifactStore, canonical_json
-from hubedit.errors import PluginError
+from hubedit.errors import MethodError, PluginError
 from hubedit.maps import map_record
 from hubedit.matrices import MapRecord
-from hubedit.method import Artifacts, Corpus, ProgressBar
+from hubedit.method import Artifacts, Corpus, Earlier, ProgressBar
 
 if TYPE_CHECKING:
     import torch
 
     from hubedit.editable import LoadedModel
     from hubedit.updates import StoredTensor
+
+
+KEPT = ("torch.float32", "torch.int64")
+"""Types of tensors that a method may keep."""
 
 
 def rank() -> int:
@@ -86,6 +90,9 @@ class Run:
     recorded: dict[str, Any] = field(default_factory=dict)
     overruled: list[str] = field(default_factory=list)
     figures: list[MapRecord] = field(default_factory=list)
+    disclosed: bool = True
+    earlier: Sequence[Earlier] = ()
+    kept: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def progress(self, label: str, total: int | None = None) -> AbstractContextManager[ProgressBar]:
         """Show a progress bar on a terminal; silent elsewhere."""
@@ -116,6 +123,20 @@ class Run:
         if any(known.name == name for known in self.figures):
             raise PluginError(f"the method shows two figures named {name!r}; give each its own")
         self.figures.append(map_record(name, values, rows, columns, caption))
+
+    def keep(self, name: str, value: torch.Tensor, *, harmless: bool = False) -> None:
+        """Put a tensor into the edit's folder, for later edits of the same method."""
+        if not self.disclosed and not harmless:
+            raise MethodError(
+                f"the method would keep {name!r} in the edit's folder, and the request is not "
+                "disclosed; publish it on purpose with --disclose full, or report the method"
+            )
+        if str(value.dtype) not in KEPT or not bool(value.isfinite().all()):
+            raise MethodError(
+                f"the method keeps {name!r}, a tensor of {value.dtype}; kept tensors are finite, "
+                f"of {' or '.join(KEPT)}"
+            )
+        self.kept[name] = value.detach().cpu().contiguous().clone()
 
     def overridden(self, reason: str) -> None:
         """Record that a guard was overruled."""

@@ -79,6 +79,21 @@ class Corpus:
     digest: str
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """An edit below in the stack that the same method made.
+
+    `rows` is what it was asked, or None where that is not disclosed; `record` and `kept` are what
+    the method recorded and kept then, by name.
+    """
+
+    edit: str
+    config: Mapping[str, Any]
+    rows: Sequence[Row] | None
+    record: Mapping[str, Any]
+    kept: Mapping[str, torch.Tensor]
+
+
 class Artifacts(Protocol):
     """A content-addressed store for what is costly to compute and reusable."""
 
@@ -111,6 +126,10 @@ class RunContext(Protocol):
     """Texts for statistics, if the recipe or the model's repository has any."""
     force: bool
     """Whether the user insists on an edit that a guard would stop."""
+    disclosed: bool
+    """Whether the request is published with the edit."""
+    earlier: Sequence[Earlier]
+    """The edits below in the stack that the same method made, bottom first."""
 
     def progress(self, label: str, total: int | None = None) -> AbstractContextManager[ProgressBar]:
         """Show a progress bar on a terminal; silent elsewhere."""
@@ -144,6 +163,18 @@ class RunContext(Protocol):
 
         Raises:
             PluginError: it is no such matrix, or there is a figure of that name.
+        """
+
+    def keep(self, name: str, value: torch.Tensor, *, harmless: bool = False) -> None:
+        """Put a tensor into the edit's folder, for later edits of this method (see `earlier`).
+
+        Args:
+            value: float32 or int64, finite; stored exactly.
+            harmless: that it tells nothing of the request.
+
+        Raises:
+            MethodError: the request is not disclosed and the tensor is not said to be harmless, or
+                it cannot be stored.
         """
 
     def overridden(self, reason: str) -> None:
@@ -349,6 +380,7 @@ __all__ = [
     "Assurance",
     "Config",
     "Corpus",
+    "Earlier",
     "EditableModel",
     "Kind",
     "Method",

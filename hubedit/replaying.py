@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from hubedit import disclosure, reasking, recording
+from hubedit import disclosure, keeping, reasking, recording
 from hubedit.choosing import compare
 from hubedit.context import Talk
 from hubedit.delta import Delta
@@ -119,6 +119,7 @@ def replay(
             )
             start.manifests.append(replayed.manifest)
             files = recording.folder(replayed.manifest, replayed.probes, moved.delta)
+            files |= keeping.carried(edition, entry)
             disclosure.carry_key(manifest, replayed.manifest)
             found.append(Replayed(entry, replayed.manifest, files))
             bar.advance(1)

@@ -12,6 +12,7 @@ from hubedit import (
     chat,
     disclosure,
     editions,
+    keeping,
     probes,
     publishing,
     recording,
@@ -38,7 +39,7 @@ from hubedit.hub import Hub
 from hubedit.located import layout_of
 from hubedit.manifest import touched_tensors
 from hubedit.markdown import counted
-from hubedit.method import Config, Corpus, Method
+from hubedit.method import Config, Corpus, Earlier, Method
 from hubedit.plugins import PluginInfo, Plugins, load_plugins
 from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
@@ -233,7 +234,7 @@ def apply(
             }
         )
     output = output or Path(f"{base_name(start)}-{manifest.edit}")
-    files = recording.folder(manifest, found, encoded.delta)
+    files = recording.folder(manifest, found, encoded.delta) | keeping.files_of(run.kept)
     if job.key is not None:
         everything = {**files, "manifest.json": manifest.to_json().encode()}
         with _blamed(job, OutputError):
@@ -359,13 +360,27 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
-    """Let the method change the model, with everything random seeded."""
+def run_method(
+    model: LoadedModel,
+    job: Job,
+    force: bool,
+    talk: Talk,
+    earlier: Sequence[Earlier] | None = None,
+) -> Run:
+    """Let the method change the model, with everything random seeded.
+
+    Args:
+        earlier: what the method made before; by default what the stack below says.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(job.recipe.seed)
     store = ArtifactStore(elsewhere=lookup(job.start.hub))
     run = Run(generator, job.recipe.seed, job.corpus, force, talk, store)
+    run.disclosed = job.key is None
+    if earlier is None:
+        earlier = keeping.earlier(job.start, job.method, model.tokenizer)
+    run.earlier = earlier
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
         try:

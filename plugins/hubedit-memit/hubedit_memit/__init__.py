@@ -153,7 +153,8 @@ class AlphaEdit(_ManyFacts, hubedit.Method[hubedit.FactEdit, AlphaEditConfig]):
     """AlphaEdit: write many facts at once along directions that other keys do not use.
 
     MEMIT's update projected onto the null space of the keys' second moment, so that what is known
-    is answered as before, with the keys of earlier batches kept as well (Fang et al. 2025).
+    is answered as before, with the keys of earlier batches kept as well (Fang et al. 2025). Those
+    of the edits below in the stack count too: each edit keeps its own beside it.
     """
 
     name = "alphaedit"
@@ -176,7 +177,9 @@ class AlphaEdit(_ManyFacts, hubedit.Method[hubedit.FactEdit, AlphaEditConfig]):
         """Write all rows; see `Memit.apply`, whose errors it raises."""
         from hubedit_memit import edit, solvers
 
-        edit.apply(model, rows, config, run, solvers.of_alphaedit(config), self.single)
+        edit.apply(
+            model, rows, config, run, solvers.of_alphaedit(config), self.single, sequential=True
+        )
 
 
 @hubedit.hookimpl

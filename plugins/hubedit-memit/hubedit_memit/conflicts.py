@@ -16,8 +16,7 @@ def without_repeats(rows: Sequence[hubedit.FactEdit]) -> list[hubedit.FactEdit]:
     first: dict[tuple[str, str], int] = {}
     kept = []
     for number, row in enumerate(rows, start=1):
-        key = " ".join(row.prompt.split()), " ".join(row.subject.split())
-        earlier = first.setdefault(key, number)
+        earlier = first.setdefault(fact_of(row), number)
         if earlier == number:
             kept.append(row)
         elif rows[earlier - 1].target.strip() != row.target.strip():
@@ -27,6 +26,11 @@ def without_repeats(rows: Sequence[hubedit.FactEdit]) -> list[hubedit.FactEdit]:
                 "one of them"
             )
     return kept
+
+
+def fact_of(row: hubedit.FactEdit) -> tuple[str, str]:
+    """What tells one fact from another: the prompt and the subject, spaces aside."""
+    return " ".join(row.prompt.split()), " ".join(row.subject.split())
 
 
 def grouped(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,16 +18,11 @@ from hubedit_rome.statistics import SecondMoment, gather_texts, moments_of
 
 import hubedit
 from hubedit_memit.config import ManyFactsConfig
-from hubedit_memit.conflicts import grouped, without_repeats
+from hubedit_memit.conflicts import fact_of, grouped, without_repeats
+from hubedit_memit.keys import Layer, Prepare, keep, recall_keys
 from hubedit_memit.layers import check_layers, default_layers
 from hubedit_memit.states import Weighed, read, weigh
 from hubedit_memit.values import Wish, optimise
-
-Solve = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""A [in, n] from the keys of the rows K [in, n] and those of earlier rows K_p [in, m], if any."""
-
-Prepare = Callable[[torch.Tensor], Solve]
-"""What makes the solver of one layer from its statistic C [in, in]."""
 
 
 def apply(
@@ -37,12 +32,15 @@ def apply(
     run: hubedit.RunContext,
     prepare: Prepare,
     single: bool = False,
+    sequential: bool = False,
 ) -> None:
     """Write all rows, batch after batch; see `Memit.apply`.
 
     Args:
         prepare: the closed form of the method.
         single: whether one layer is edited where the settings name none.
+        sequential: whether the keys of the edits below in the stack are kept, and these for those
+            that follow.
     """
     rows, layout = without_repeats(rows), model.layout.reader
     chosen = config.layers or default_layers(layout, model.model.config, single)
@@ -66,7 +64,7 @@ def apply(
         editing = _Editing(
             model,
             [
-                _Layer(site, prepare(moment.matrix.to(device)))
+                Layer(site, prepare(moment.matrix.to(device)))
                 for site, moment in zip(sites, moments, strict=True)
             ],
             config,
@@ -74,10 +72,14 @@ def apply(
             prefixes,
             Canary(model, texts.held_out, rows),
         )
+        if sequential:
+            editing.remember(run.earlier, rows)
         size = config.batch or len(rows)
         for start in range(0, len(rows), size):
             if not editing.write(rows[start : start + size], start):
                 break
+        if sequential:
+            keep(editing.layers, run)
 
 
 def _described(site: Site, moment: SecondMoment) -> dict[str, Any]:
@@ -87,20 +89,6 @@ def _described(site: Site, moment: SecondMoment) -> dict[str, Any]:
         "error": moment.error,
         "artifact": moment.artifact,
     }
-
-
-@dataclass
-class _Layer:
-    """One matrix, its solver, and the keys [in] of the rows that were written already, by name."""
-
-    site: Site
-    solve: Solve
-    keys: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def earlier(self, names: Sequence[str]) -> torch.Tensor | None:
-        """The keys [in, m] that are to be kept while those of the given names are written."""
-        kept = [key for name, key in self.keys.items() if name not in names]
-        return torch.stack(kept, dim=1) if kept else None
 
 
 @dataclass(frozen=True)
@@ -151,7 +139,7 @@ class _Editing:
     """What all batches of a run share."""
 
     model: hubedit.EditableModel
-    layers: Sequence[_Layer]
+    layers: Sequence[Layer]
     config: ManyFactsConfig
     run: hubedit.RunContext
     prefixes: Sequence[str]
@@ -162,6 +150,29 @@ class _Editing:
     """The bare prompts of the rows that were written and reached their targets."""
     figures: list[dict[str, Any]] = field(default_factory=list)
     batches: list[dict[str, Any]] = field(default_factory=list)
+
+    def remember(self, edits: Sequence[hubedit.Earlier], rows: Sequence[hubedit.FactEdit]) -> None:
+        """Take over the keys that the edits below kept, and what they said of the same subjects.
+
+        An edit whose request is not disclosed has kept none.
+
+        Args:
+            rows: what is to be written now.
+        """
+        subjects, said = set(grouped(rows, together=True)), {fact_of(row) for row in rows}
+        for edit in edits:
+            if self.config.subjects == "apart" or edit.rows is None:
+                continue
+            facts = [row for row in edit.rows if isinstance(row, hubedit.FactEdit)]
+            for name, group in grouped(facts, together=True).items():
+                again = [facts[index] for index in group if fact_of(facts[index]) not in said]
+                if name in subjects and again:
+                    wishes = [self.placed(row, f"“{row.text}” of {edit.edit}") for row in again]
+                    self.history.setdefault(name, []).extend(wishes)
+        if missing := recall_keys(self.layers, edits, doubles_on(self.model.device)):
+            self.run.log(
+                f"{', '.join(missing)} kept no keys, so this edit may undo some of what they wrote"
+            )
 
     @property
     def place(self) -> str:
@@ -297,7 +308,7 @@ class _Editing:
 
     def factors(
         self,
-        layer: _Layer,
+        layer: Layer,
         keys: torch.Tensor,
         earlier: torch.Tensor | None,
         residual: torch.Tensor,

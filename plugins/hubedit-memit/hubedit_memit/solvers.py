@@ -6,7 +6,7 @@ import torch
 
 from hubedit_memit import solve
 from hubedit_memit.config import AlphaEditConfig, EmmetConfig, MemitConfig
-from hubedit_memit.edit import Prepare, Solve
+from hubedit_memit.keys import Prepare, Solve
 
 
 def of_memit(config: MemitConfig) -> Prepare:

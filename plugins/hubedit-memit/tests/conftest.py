@@ -25,6 +25,8 @@ class TinyRun:
         self.artifacts = ArtifactStore(root)
         self.records: dict[str, Any] = {}
         self.messages: list[str] = []
+        self.disclosed, self.earlier = True, []
+        self.kept: dict[str, torch.Tensor] = {}
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Any:
@@ -35,6 +37,9 @@ class TinyRun:
 
     def record(self, key: str, value: Any) -> None:
         self.records[key] = value
+
+    def keep(self, name: str, value: torch.Tensor, *, harmless: bool = False) -> None:
+        self.kept[name] = value
 
     def overridden(self, reason: str) -> None:
         self.messages.append(reason)
