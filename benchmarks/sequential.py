@@ -86,7 +86,7 @@ def sequence(
     for start in range(0, len(rows), size):
         part = told[start : start + size]
         try:
-            run = run_method(model, replace(job, rows=part), True, Silent(), before)
+            run = run_method(model, replace(job, rows=part, earlier=before), True, Silent())
         except HubEditError as error:
             stopped = f"after {start} rows: {error}"
             break

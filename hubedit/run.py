@@ -73,6 +73,8 @@ class Job:
     corpus: Corpus | None
     key: bytes | None
     """Of an edit whose request is not disclosed."""
+    earlier: Sequence[Earlier] | None = None
+    """What the method is told that it made before; by default what the stack says."""
 
 
 @dataclass(frozen=True)
@@ -360,27 +362,16 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_method(
-    model: LoadedModel,
-    job: Job,
-    force: bool,
-    talk: Talk,
-    earlier: Sequence[Earlier] | None = None,
-) -> Run:
-    """Let the method change the model, with everything random seeded.
-
-    Args:
-        earlier: what the method made before; by default what the stack below says.
-    """
+def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
+    """Let the method change the model, with everything random seeded."""
     import torch
 
     generator = torch.Generator().manual_seed(job.recipe.seed)
     store = ArtifactStore(elsewhere=lookup(job.start.hub))
     run = Run(generator, job.recipe.seed, job.corpus, force, talk, store)
-    run.disclosed = job.key is None
-    if earlier is None:
-        earlier = keeping.earlier(job.start, job.method, model.tokenizer)
-    run.earlier = earlier
+    run.disclosed, run.earlier = job.key is None, job.earlier or ()
+    if job.earlier is None:
+        run.earlier = keeping.earlier(job.start, job.method, model.tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
         try:
