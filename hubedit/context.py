@@ -142,3 +142,16 @@ class Run:
         """Record that a guard was overruled."""
         self.overruled.append(reason)
         self.talk.log(f"forced: {reason}")
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Run with a fixed number of torch threads."""
+    import torch
+
+    before = torch.get_numthreads()
+    torch.set_numthreads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_numthreads(before)

@@ -21,7 +21,7 @@ from hubedit import (
 )
 from hubedit.artifacts import ArtifactStore
 from hubedit.blame import brief, place_of
-from hubedit.context import Check, Run, Silent, Talk, device_of
+from hubedit.context import Check, Run, Silent, Talk, device_of, threads
 from hubedit.corpora import DATASET, dataset_records, read_corpus
 from hubedit.delta import TextFile, encode
 from hubedit.editions import Edition
@@ -347,19 +347,6 @@ def _refuse_telltales(model: LoadedModel, changes: Mapping[str, object]) -> None
             f"the method changed {', '.join(telling)}, whose rows can tell which tokens were "
             "forgotten; choose other layers, or allow it with --allow-embeddings"
         )
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Run with a fixed number of torch threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
