@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hubedit import chat, revisions
-from hubedit.context import Silent, device_of
+from hubedit.context import Silent, device_of, threads
 from hubedit.located import layout_of
-from hubedit.run import Job, check_architecture, run_method, threads
+from hubedit.run import Job, check_architecture, run_method
 
 
 def follow(job: Job, *, force: bool = False) -> None:
