@@ -149,9 +149,9 @@ def threads(count: int | None) -> Iterator[None]:
     """Run with a fixed number of torch threads."""
     import torch
 
-    before = torch.get_numthreads()
-    torch.set_numthreads(count or before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:
-        torch.set_numthreads(before)
+        torch.set_num_threads(before)
