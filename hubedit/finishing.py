@@ -82,8 +82,9 @@ def _made(work: Path) -> int:
 
     A sweep may come between the two and take the directory for one that is left: then again.
     """
-    for _ in range(5):
-        work.mkdir(mode=0o700, exist_ok=True)
+    for _ in range(20):
+        with suppress(FileExistsError):  # swept while it was looked at
+            work.mkdir(mode=0o700, exist_ok=True)
         if os.name != "posix":
             return -1
         held = -1

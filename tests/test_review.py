@@ -131,13 +131,21 @@ def test_a_pull_request_that_takes_an_edit_back_is_reviewed_as_such(proposed, hu
 def test_a_report_is_served_until_it_is_interrupted(proposed):
     arguments = ["review", REPO, "--pr", "1", "--no-probes", "--serve"]
     command = [sys.executable, "-m", "hubedit", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+
+    def heard() -> None:
+        """Be interrupted as at a terminal, though the tests run in the background of a shell."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as running:
         said = running.stderr.readline()
         address = re.search(r"http://127\.0\.0\.1:\d+/", said)[0]
         with urllib.request.urlopen(address) as answer:
             assert b"<h1>Bytes verified, behaviour not checked</h1>" in answer.read()
         running.send_signal(signal.SIGINT)
-        assert running.wait(20) == 0
+        try:
+            assert running.wait(20) == 0
+        finally:
+            running.kill()
 
 
 def test_a_review_without_probes_loads_no_torch(proposed):

@@ -23,6 +23,7 @@ from hubedit.manifest import (
     touched_tensors,
 )
 from hubedit.places import checkpoint
+from hubedit.plugins import load_plugins
 from hubedit.revisions import add_edit
 from hubedit.updates import LowRank
 
@@ -63,6 +64,7 @@ def rank_one(repo, directory):
                 TensorRecord(**fields, reason="rank 1", layer=5, module="mlp").model_dump()
             ],
             "delta": DeltaRecord(nbytes=len(content), sha256=digest).model_dump(),
+            "plugin": load_plugins().method("rome")[1].record().model_dump(),
             "request": RequestRecord(type="FactEdit", count=1, sha256="0" * 64).model_dump(),
             "scores": [],
             "transcripts": [],
