@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 NAMES = ("chromium", "chromium-browser", "chrome", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+MISSING = "they drive a real browser, which pip cannot install: put Chromium or Chrome on the PATH"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
 CODES = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}

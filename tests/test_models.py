@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,12 +90,28 @@ def test_an_unknown_dtype_or_device_is_refused(gpt2):
         models.load(gpt2, device="nonsense")
 
 
-def test_loading_opens_no_connection(gpt2, monkeypatch):
-    def refused(*_: object) -> None:
-        raise AssertionError("a connection was opened")
+WATCHED = """
+import sys
 
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    assert models.load(gpt2).generate(["Ada"], 1)
+opened = []
+sys.addaudithook(lambda event, _: opened.append(event) if event == "socket.connect" else None)
+from hubedit import models
+
+assert models.load(sys.argv[1]).generate(["Ada"], 1)
+print(opened)
+import socket
+
+with socket.socket() as probe:
+    probe.connect_ex(("127.0.0.1", 9))
+print(opened)
+"""
+
+
+def test_loading_opens_no_connection(gpt2):
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, gpt2], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["[]", "['socket.connect']"]
 
 
 def test_loading_writes_nothing_to_the_terminal(gpt2, capfd):

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from browser import CHROMIUM, browser
+from browser import CHROMIUM, MISSING, browser
 from pages import files_of, hostile_files, page_of
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 SHOWN = """[...document.querySelectorAll(".probes tbody tr")].filter(
     (row) => row.getClientRects().length > 0).length"""

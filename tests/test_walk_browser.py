@@ -2,10 +2,10 @@
 
 import httpx2 as httpx
 import pytest
-from browser import CHROMIUM, browser
+from browser import CHROMIUM, MISSING, browser
 from test_way import recipe_in
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 SHOWN = """[...document.querySelectorAll(".probes tbody tr")].filter(
     (row) => row.getClientRects().length > 0).length"""

@@ -31,7 +31,11 @@ def localhub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalH
     with serve(tmp_path / "hub") as hub:
         for name, value in hub.env(home).items():
             monkeypatch.setenv(name, value)
-        # The client reads its environment once, on import, which may lie behind: so both are set.
+        # The client reads these variables once, on import, and has no call that reads them again.
+        # The process of a test imported it long before this Hub had a port, and plain calls of
+        # the client, of transformers and of datasets, to which a test gives no cache_dir, must not
+        # write to the home of whoever runs it. So its public constants are set as well, until
+        # the test ends.
         for name, place in _PLACES.items():
             monkeypatch.setattr(constants, name, str(home / place))
         for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY"):
