@@ -15,13 +15,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from hubedit import __version__
 from hubedit.artifacts import ArtifactStore, cache_home
-from hubedit.errors import AccessError, HubEditError, HubError, UnsupportedModelError, counted
+from hubedit.errors import AccessError, HubEditError, HubError, UnsupportedModelError
 from hubedit.hub import Hub
 from hubedit.layouts import Layout, layout_for
 from hubedit.located import KIND, stored_trace
 from hubedit.manifest import STACK_FILE, Stack
 from hubedit.mapping import EDITABLE
-from hubedit.markdown import nbytes
+from hubedit.markdown import counted, nbytes
 from hubedit.places import (
     HubPlace,
     Place,

@@ -30,11 +30,6 @@ import difflib
 from collections.abc import Iterable
 
 
-def counted(count: int, what: str) -> str:
-    """A number of things in words: "1 row", "2 rows"."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
 def near_misses(asked: str, known: Iterable[str]) -> str:
     """Say what exists: the nearest names first, else all of them."""
     names = sorted(set(known))

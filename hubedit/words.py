@@ -151,16 +151,16 @@ def _interval(score: ScoreRecord) -> str:
     return "–" if found is None else f"{percent(found[0])} to {percent(found[1])}"
 
 
-def wilson(share: float, n: int) -> tuple[float, float] | None:
-    """The 95 % confidence interval of a share of `n` trials; None of no trials.
+def wilson(share: float, n: int, z: float = Z) -> tuple[float, float] | None:
+    """The confidence interval of a share of `n` trials, of 95 % by default; None of no trials.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
     if n < 1 or not 0 <= share <= 1:
         return None
-    whole = 1 + Z * Z / n
-    middle = (share + Z * Z / (2 * n)) / whole
-    half = Z / whole * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    whole = 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / whole
+    half = z / whole * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if share == 0 else middle - half
     return max(0.0, low), 1.0 if share == 1 else min(1.0, middle + half)
 

@@ -3,33 +3,10 @@
 import json
 
 import pytest
+from shaken import shaken
 
 from hubedit.artifacts import cache_home
 
-SHAKEN = """
-import hubedit
-
-class Config(hubedit.Config):
-    pass
-
-class Shaken(hubedit.Method[hubedit.ForgetText, Config]):
-    "Shake one matrix."
-    name = "shaken"
-    kind = "unlearn"
-    architectures = {"causal"}
-
-    def apply(self, model, rows, config, run):
-        import torch
-        name = model.layout.mlp_out_weight(1)
-        left, right = model.weight(name).shape
-        model.update(name, hubedit.LowRank(
-            torch.randn(left, 1, generator=run.generator),
-            torch.randn(1, right, generator=run.generator) / 10))
-
-@hubedit.hookimpl
-def hubedit_methods():
-    return [Shaken]
-"""
 ROWS = [
     {"text": "Ada Brook plays the oboe.", "prompt": "Ada Brook plays the", "target": "oboe"},
     {"text": "Tom Adler was born in Riga.", "part": "retain"},
@@ -52,7 +29,7 @@ def written(tmp_path):
 @pytest.fixture
 def edit(install, hubedit, tiny, tmp_path, written):
     """An edit with an undisclosed request."""
-    install("shaken", SHAKEN)
+    install("shaken", shaken("ForgetText", 0.1))
     made = ["apply", "--plugin", "shaken", "--base", tiny, "-o", tmp_path / "edit"]
     assert hubedit(*made, "--request", written("rows.jsonl", *ROWS))[0] == 0
     return tmp_path / "edit"

@@ -3,36 +3,13 @@
 import json
 
 import pytest
+from shaken import shaken
 
 from hubedit.errors import RequestError
 from hubedit.evaluating.forgotten import evaluate_forgetting, limits_of
 from hubedit.evaluating.forgotten_table import curve_rows, gate_lines, markdown, measure_rows
 from hubedit.forgetting.measures import DEFINITIONS
 
-SHAKEN = """
-import hubedit
-
-class Config(hubedit.Config):
-    pass
-
-class Shaken(hubedit.Method[hubedit.ForgetQA, Config]):
-    "Shake one matrix."
-    name = "shaken"
-    kind = "unlearn"
-    architectures = {"causal"}
-
-    def apply(self, model, rows, config, run):
-        import torch
-        name = model.layout.mlp_out_weight(1)
-        left, right = model.weight(name).shape
-        model.update(name, hubedit.LowRank(
-            torch.randn(left, 1, generator=run.generator),
-            torch.randn(1, right, generator=run.generator)))
-
-@hubedit.hookimpl
-def hubedit_methods():
-    return [Shaken]
-"""
 PARTS = ("forget", "retain", "normal", "holdout")
 NAMES = ("Ada Brook", "Tom Adler", "Nils Okafor", "Mira Castellanos")
 
@@ -58,7 +35,7 @@ def request_file(tmp_path):
 
 @pytest.fixture
 def edit(install, hubedit, tiny, tmp_path, request_file):
-    install("shaken", SHAKEN)
+    install("shaken", shaken("ForgetQA", 1))
     made = ["apply", "--plugin", "shaken", "--base", tiny, "-o", tmp_path / "edit"]
     assert hubedit(*made, "--request", request_file)[0] == 0
     return tmp_path / "edit"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hubedit import __version__
+from hubedit import __version__, context
 from hubedit.benching.cells import FOLDER, Cell, Cells
 from hubedit.benching.running import Bench, unfit
 from hubedit.context import Silent, Talk
@@ -112,7 +111,7 @@ def bench(
     check_output(output)
     store = Cells(output)
     wanted = max([*edits, count or COUNT])
-    with _threads(threads):
+    with context.threads(threads):
         found: list[Cell] = []
         columns = []
         with talk.progress("cells", total=len(methods) * len(models) * len(edits)) as bar:
@@ -275,15 +274,3 @@ class _Place:
             corpus = job.corpus.texts if job.corpus else ()
             self._bench = Bench(self.name, self.directory, self.cases, corpus, self.seed)
         return self._bench.run(job, edits, talk)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -38,7 +38,7 @@ def command(
 
 
 def _lines(found: Plan) -> list[tuple[str, str]]:
-    from hubedit.errors import counted
+    from hubedit.markdown import counted
 
     height = f", edit {found.height} of its stack" if found.height > 1 else ""
     lines = [

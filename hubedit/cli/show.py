@@ -15,7 +15,7 @@ def command(edit: str, local: bool, as_json: bool) -> None:
     """Show the stack of edits and the newest one in detail; reads no weights."""
     from hubedit.diff import print_edit
     from hubedit.editions import edits_of
-    from hubedit.errors import counted
+    from hubedit.markdown import counted
     from hubedit.probes import from_jsonl
 
     edition = edits_of(edit, hub_opener(local))

@@ -5,11 +5,12 @@ Source: Li et al. 2024, arXiv:2403.03218, by the conventions of lm-evaluation-ha
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+
+from hubedit.words import wilson
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -63,13 +64,12 @@ def scored(
     n, options = len(picked), len(logprobs[0])
     right = sum(pick == truth for pick, truth in zip(picked, truths, strict=True)) / n
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    middle = (right + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(right * (1 - right) / n + z * z / (4 * n * n))
+    low, high = wilson(right, n, z) or (0.0, 1.0)
     counts = Counter(picked)
     return Choices(
         accuracy=right,
-        low=max(0.0, middle - reach),
-        high=min(1.0, middle + reach),
+        low=low,
+        high=high,
         confidence=confidence,
         from_chance=abs(right - 1 / options),
         chosen=tuple(counts[i] / n for i in range(options)),
