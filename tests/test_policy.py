@@ -1,7 +1,6 @@
 """Policies: what a reviewer does not allow is stopped, and the pull request says why."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,34 +8,10 @@ import pytest
 import yaml
 from forging import REPO, Proposal
 from test_plugins import GOOD
-from test_way import recipe_in
 
 from hubedit.plugins import load_plugins
 
 WORKFLOW = Path(__file__).parent.parent / ".github" / "workflows" / "review.yml"
-
-
-@pytest.fixture(scope="session")
-def kept(tmp_path_factory):
-    """Where a Hub with the pull request is kept once it is made."""
-    return tmp_path_factory.mktemp("policy") / "hub"
-
-
-@pytest.fixture
-def proposed(request, kept, tmp_path, tiny, hubedit, monkeypatch):
-    """A pull request with one edit; gives the client."""
-    if kept.exists():
-        shutil.copytree(kept, tmp_path / "hub")
-        return request.getfixturevalue("localhub").api()
-    api = request.getfixturevalue("localhub").api()
-    api.create_repo("me/tiny", private=True)
-    api.upload_folder(repo_id="me/tiny", folder_path=tiny)
-    with monkeypatch.context() as there:
-        there.chdir(recipe_in(tmp_path / "work", "me/tiny"))
-        status, _, err = hubedit("apply", "--push")
-    assert status == 0, err
-    shutil.copytree(tmp_path / "hub", kept)
-    return api
 
 
 @pytest.fixture
