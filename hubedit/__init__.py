@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from hubedit.evaluating import evaluate
-    from hubedit.hookspecs import Endpoint, SmallModel, hookimpl
+    from hubedit.hookspecs import Endpoint, SmallModel, SmallRequest, hookimpl
     from hubedit.method import Config, Corpus, Earlier, EditableModel, Method, RunContext
     from hubedit.plugins import endpoint
     from hubedit.reading import Reading
@@ -53,7 +53,7 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "evaluating": ("evaluate",),
-    "hookspecs": ("Endpoint", "SmallModel", "hookimpl"),
+    "hookspecs": ("Endpoint", "SmallModel", "SmallRequest", "hookimpl"),
     "method": ("Config", "Corpus", "Earlier", "EditableModel", "Method", "RunContext"),
     "plugins": ("endpoint",),
     "reading": ("Reading",),
@@ -99,6 +99,7 @@ __all__ = [
     "Rows",
     "RunContext",
     "SmallModel",
+    "SmallRequest",
     "Sparse",
     "UnsupportedModelError",
     "Update",

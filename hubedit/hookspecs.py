@@ -27,17 +27,35 @@ class Endpoint(NamedTuple):
     home: Path
 
 
+class SmallRequest(NamedTuple):
+    """A request to forget, of a model that comes with a plugin.
+
+    `split` is dev (for choosing settings) or test (for what is reported). `rows` gives the records,
+    in the fields of `hubedit.ForgetQA` or `hubedit.ForgetText`. `oracle` is the directory of a
+    model that was trained without what is to be forgotten, if there is one.
+    """
+
+    name: str
+    split: str
+    rows: Callable[[], Sequence[Mapping[str, Any]]]
+    oracle: str | Path | None = None
+
+
 class SmallModel(NamedTuple):
     """A model that comes with a plugin, and cases to score edits of it on.
 
     `directory` is a complete snapshot. `cases` gives the records of a split, such as dev (for
     choosing settings) or test (for what is reported), in the fields of `hubedit.FactEdit`.
+    `requests` are those to forget, and `settings` what was chosen on their split dev for methods,
+    by the methods' names.
     """
 
     name: str
     directory: Path
     splits: tuple[str, ...]
     cases: Callable[[str], Sequence[Mapping[str, Any]]]
+    requests: tuple[SmallRequest, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = {}
 
 
 @hookspec

@@ -7,7 +7,7 @@ import hubedit_demo
 import pytest
 
 from hubedit.benching import bench, bench_in_parallel
-from hubedit.benching.cells import Cells
+from hubedit.benching.cells import Cell, Cells
 from hubedit.benching.matrix import spread
 from hubedit.benching.table import heads, line, markdown
 from hubedit.errors import OutputError, RequestError
@@ -256,7 +256,7 @@ def test_the_command_prints_a_table_and_writes_json_a_page_and_a_picture(hubedit
 
 
 def test_cells_are_kept_under_all_that_they_depend_on(tmp_path):
-    store = Cells(tmp_path)
+    store = Cells(tmp_path, Cell)
     key = {"model": "a/b", "method": "nudge", "edits": 3, "seed": 0}
     assert store.path(key) != store.path({**key, "seed": 1})
     assert store.path(key).parent == tmp_path / "cells"

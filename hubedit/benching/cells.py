@@ -1,4 +1,4 @@
-"""Cells of a bench: one method on one model, so many edits at once; kept on disk when done."""
+"""Cells of a bench: what one method did on one model; kept on disk when done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,6 +19,8 @@ from hubedit.manifest import Record
 FORMAT = 1
 """Of what a cell holds and how it is measured; cells of another one are made anew."""
 FOLDER = "cells"
+NAMED = ("model", "request", "method", "edits")
+"""What of its key stands in the name of a cell's file."""
 
 
 class Cell(Record):
@@ -50,31 +52,35 @@ class Cell(Record):
         return None
 
 
-class Cells:
-    """Finished cells in a directory, each under all that it depends on.
+CellT = TypeVar("CellT", bound=Record)
+
+
+class Cells(Generic[CellT]):
+    """Finished cells of one kind in a directory, each under all that it depends on.
 
     Args:
         directory: of the bench; it need not exist.
+        kind: the class of the cells.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.folder = directory / FOLDER
+    def __init__(self, directory: Path, kind: type[CellT]) -> None:
+        self.folder, self._kind = directory / FOLDER, kind
 
     def path(self, key: Mapping[str, Any]) -> Path:
         """Where the cell of a key lies."""
         named = canonical_json({**key, "format": FORMAT})
         digest = hashlib.sha256(named).hexdigest()[:16]
-        words = "-".join(str(key[name]) for name in ("model", "method", "edits"))
+        words = "-".join(str(key[name]) for name in NAMED if name in key)
         return self.folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}-{digest}.json"
 
-    def get(self, key: Mapping[str, Any]) -> Cell | None:
+    def get(self, key: Mapping[str, Any]) -> CellT | None:
         """The finished cell, or None; a damaged file counts as none."""
         try:
-            return Cell.model_validate_json(self.path(key).read_bytes())
+            return self._kind.model_validate_json(self.path(key).read_bytes())
         except (OSError, ValidationError):
             return None
 
-    def put(self, key: Mapping[str, Any], cell: Cell) -> None:
+    def put(self, key: Mapping[str, Any], cell: CellT) -> None:
         """Keep a finished cell; it appears by one rename."""
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)

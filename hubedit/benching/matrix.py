@@ -109,7 +109,7 @@ def bench(
     if unknown:
         raise RequestError(f"there are settings for {min(unknown)!r}, which is not benched")
     check_output(output)
-    store = Cells(output)
+    store = Cells(output, Cell)
     wanted = max([*edits, count or COUNT])
     with context.threads(threads):
         found: list[Cell] = []
@@ -151,7 +151,7 @@ def bench(
         )
 
 
-def _cell(place: _Place, job: Job, edits: int, store: Cells, fresh: bool, talk: Talk) -> Cell:
+def _cell(place: _Place, job: Job, edits: int, store: Cells[Cell], fresh: bool, talk: Talk) -> Cell:
     """A cell from the store, or made now and kept there; one that failed is not kept."""
     import torch
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubedit.benching.cells import Cell
+from hubedit.benching.rebuilding import edited, take_back, write
 from hubedit.context import Silent, Talk
-from hubedit.delta import encode
 from hubedit.errors import (
     CollapseError,
     ConfigError,
@@ -27,8 +27,7 @@ from hubedit.evaluating.cases import FactCase, Item, items
 from hubedit.evaluating.scoring import Told, item_scores, neutral_scores
 from hubedit.method import Method
 from hubedit.rows import FactEdit, Row
-from hubedit.run import Job, run_method
-from hubedit.updates import StoredTensor
+from hubedit.run import Job
 
 if TYPE_CHECKING:
     from hubedit.evaluating.neutral import Predictions, Shift
@@ -113,7 +112,7 @@ class Bench:
                     before, quiet = self._before(asked), self._unedited
                     began = time.perf_counter()
                     try:
-                        after = self._edited(replace(job, rows=_rows(job, group)))
+                        after = edited(self.model, replace(job, rows=_rows(job, group)))
                     except (CollapseError, EmptyDeltaError, NonFiniteUpdateError) as error:
                         stopped.append(str(error))
                         told.append(Told(number, asked, before, before))
@@ -121,10 +120,10 @@ class Bench:
                     else:
                         seconds.append((time.perf_counter() - began) / len(group))
                         sizes.append(after.nbytes)
-                        self._write(after.tensors)
+                        write(self.model, after.tensors)
                         told.append(Told(number, asked, before, hear(self.model, asked)))
                         moved += neutral.shifts(quiet, neutral.read(self.model, self.texts))
-                        self._write({name: self.model.start(name) for name in after.tensors})
+                        take_back(self.model, after.tensors)
                     bar.advance()
         except (UnsupportedModelError, ConfigError) as error:
             return blank.model_copy(update={"reason": str(error)})
@@ -143,41 +142,11 @@ class Bench:
             }
         )
 
-    def _edited(self, job: Job) -> _Rebuilt:
-        """Let the method edit the model; returns what is stored of it, with the model put back."""
-        model = self.model
-        try:
-            run_method(model, job, False, Silent())
-            if model.moves() or model.written:
-                raise UnsupportedModelError(
-                    "it writes files or adds tensors, which a bench does not rebuild; make the "
-                    "edit by `hubedit apply` and score it by `hubedit eval`"
-                )
-            encoded = encode(
-                model.changes(),
-                model.start,
-                meta={"base": "", "parent": ""},
-                aliases={},
-            )
-        finally:
-            model.restore()
-        return _Rebuilt(dict(encoded.after), len(encoded.delta.to_bytes()))
-
-    def _write(self, tensors: Mapping[str, StoredTensor]) -> None:
-        for name, value in tensors.items():
-            self.model.set_tensor(name, value)
-
 
 def _rows(job: Job, group: Sequence[FactCase]) -> Sequence[Row]:
     """What a method is told of cases, as rows of the type that it takes."""
     told = [case.told().model_dump(mode="json", exclude_defaults=True) for case in group]
     return [job.method.row_type().model_validate(fields) for fields in told]
-
-
-@dataclass(frozen=True)
-class _Rebuilt:
-    tensors: Mapping[str, StoredTensor]
-    nbytes: int
 
 
 def unfit(method: type[Method[Any, Any]], architecture: str) -> str:

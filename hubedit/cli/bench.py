@@ -1,4 +1,4 @@
-"""`hubedit bench`: methods × models × numbers of edits, in one comparable table."""
+"""`hubedit bench`: methods × models × numbers of edits or requests to forget, in one table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from hubedit.cli.options import hub_opener, json_option, local_option, print_jso
 if TYPE_CHECKING:
     from hubedit.benching import Matrix
     from hubedit.benching.cells import Cell
+    from hubedit.cli.talk import TerminalTalk
+    from hubedit.manifest import Record
 
 
 WIDTH = 110
@@ -53,9 +55,11 @@ class _Sizes(click.ParamType[list[int]]):
 @click.option("--methods", required=True, type=_Names(), help="Names of methods.")
 @click.option(
     "--models",
+    "--model",
+    "models",
     required=True,
     type=_Names(),
-    help="Small models that plugins ship, or directories with cases.jsonl.",
+    help="Small models that plugins ship, or directories with cases.jsonl or with --forget.",
 )
 @click.option(
     "--edits",
@@ -72,11 +76,23 @@ class _Sizes(click.ParamType[list[int]]):
 @click.option(
     "--split", default="test", show_default=True, help="Which cases; dev is for choosing settings."
 )
+@click.option(
+    "--forget",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Bench forgetting: a request of rows in parts, in place of a small model's own.",
+)
+@click.option(
+    "--oracle",
+    metavar="REPO[@REV]|DIR",
+    help="With --forget: a model that was retrained without the forgotten data.",
+)
 @click.option("--reader", metavar="NAME", help="How the cases are written, such as zsre-answers.")
 @click.option(
     "--count",
     type=click.IntRange(min=1),
-    help="How many cases each cell is scored on; by default 50, or the largest of --edits.",
+    help="How many cases each cell is scored on; by default 50, or the largest of --edits. Of "
+    "forgetting: how many of each part, by default 300.",
 )
 @click.option(
     "--set",
@@ -93,7 +109,7 @@ class _Sizes(click.ParamType[list[int]]):
     default=1,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Models at a time, each in a process of one thread.",
+    help="Models at a time, or shares of the cells, each in a process of one thread.",
 )
 @click.option(
     "-o",
@@ -110,36 +126,83 @@ def command(
     methods: list[str],
     models: list[str],
     edits: list[int],
+    cases: str | None,
+    forget: Path | None,
+    oracle: str | None,
+    reader: str | None,
     settings: tuple[str, ...],
     output: Path,
+    local: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Run every method on every model, and compare them in one table.
+
+    Facts are changed in each number of --edits at once. Models that come with requests to forget,
+    or any with --forget, are measured for how far a method forgets and what it keeps.
+
+    Methods run with their default settings, or those that were chosen on the split dev; none may
+    have been chosen on the cases that are reported (those of split test).
+    """
+    from hubedit.cli.talk import TerminalTalk
+
+    talk = TerminalTalk(quiet=as_json)
+    given |= {"output": output, "settings": _settings(settings), "talk": talk}
+    if oracle is not None and forget is None:
+        raise click.UsageError("--oracle goes with --forget")
+    if forget is not None or _come_with_requests(models):
+        if cases is not None or reader is not None:
+            raise click.UsageError("--cases and --reader are of facts, and this is forgetting")
+        from hubedit.cli.bench_forgetting import forgetting
+
+        given |= {"forget": forget, "oracle": oracle}
+        forgetting(methods, models, local=local, as_json=as_json, **given)
+    else:
+        given |= {"cases": cases, "reader": reader}
+        _facts(methods, models, edits, local=local, as_json=as_json, **given)
+
+
+def _come_with_requests(models: list[str]) -> bool:
+    """Whether all models are small ones to forget with; some alone are a mistake."""
+    from hubedit.plugins import load_plugins
+
+    offered = load_plugins().models()
+    some = [name for name in models if name in offered and offered[name].requests]
+    if some and len(some) < len(models):
+        raise click.UsageError(
+            f"{', '.join(some)} come with requests to forget and the other models with facts to "
+            "edit; bench them in two runs"
+        )
+    return bool(some)
+
+
+def _facts(
+    methods: list[str],
+    models: list[str],
+    edits: list[int],
+    *,
+    talk: TerminalTalk,
     workers: int,
     local: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Run every method on every model, with every number of edits at once, and compare them.
-
-    Methods run with their default settings; none may have been chosen on the cases that are
-    reported (those of split test).
-    """
     from hubedit.benching import bench, bench_in_parallel
-    from hubedit.cli.talk import TerminalTalk
-
-    talk = TerminalTalk(quiet=as_json)
+    from hubedit.benching.table import markdown, picture
 
     def told(cell: Cell) -> None:
         words = cell.reason or f"{cell.seconds} s an edit, {cell.delta_bytes} bytes"
         talk.log(f"{cell.model} {cell.method} {cell.edits}: {cell.state} ({words})")
 
-    given |= {"output": output, "settings": _settings(settings), "talk": talk, "done": told}
+    given |= {"talk": talk, "done": told}
     if workers > 1 and len(models) > 1:
         if str(given["cases"] or "").startswith("hf://"):
             raise click.UsageError("--workers takes cases from files alone; leave it out here")
         matrix = bench_in_parallel(methods, models, edits, workers=workers, **given)
     else:
         matrix = bench(methods, models, edits, hub=hub_opener(local), **given)
-    _write(output, matrix)
-    talk.log(f"written to {output}")
+    write_result(given["output"], matrix, picture(matrix), markdown(matrix))
+    talk.log(f"written to {given['output']}")
     if as_json:
         print_json(matrix.model_dump(mode="json"))
         return
@@ -159,18 +222,14 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _write(output: Path, matrix: Matrix) -> None:
+def write_result(output: Path, found: Record, picture: bytes, page: str) -> None:
+    """Write a finished bench: JSON, a page, a picture."""
     import json
 
     from hubedit.benching.matrix import RESULT
-    from hubedit.benching.table import markdown, picture
 
-    text = json.dumps(matrix.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
-    contents = {
-        "png": picture(matrix),
-        "md": markdown(matrix).encode(),
-        "json": f"{text}\n".encode(),
-    }
+    text = json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
+    contents = {"png": picture, "md": page.encode(), "json": f"{text}\n".encode()}
     for suffix, content in contents.items():
         partial = output / f".{RESULT}.{suffix}.partial"
         partial.write_bytes(content)

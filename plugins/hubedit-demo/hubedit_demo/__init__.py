@@ -59,11 +59,25 @@ def cases(split: str = "test", name: str = "facts-gpt2") -> list[dict[str, Any]]
 
 @hubedit.hookimpl
 def hubedit_models() -> list[hubedit.SmallModel]:
-    """Offer the shipped models to the host, with their cases."""
-    return [
+    """Offer the shipped models to the host, with their cases, or with requests to forget."""
+    edited = [
         hubedit.SmallModel(name, model_path(name), ("dev", "test"), partial(cases, name=name))
         for name in MODELS
     ]
+    requests = tuple(
+        hubedit.SmallRequest(
+            f"forget-{split}",
+            "dev" if split == SPLITS[0] else "test",
+            partial(forget_request, split),
+            model_path(f"facts-tofu-without-{split}"),
+        )
+        for split in SPLITS
+    )
+    chosen = json.loads((Path(__file__).parent / "settings.json").read_text(encoding="utf-8"))
+    authors = hubedit.SmallModel(
+        "facts-tofu", model_path("facts-tofu"), (), lambda _: [], requests, chosen
+    )
+    return [*edited, authors]
 
 
 def forget_request(split: int) -> list[dict[str, Any]]:
