@@ -19,7 +19,16 @@ from hubedit.errors import ConfigError, NotOnHubError, RecipeError, RequestError
 from hubedit.hub import Hub, Pushed
 from hubedit.located import layout_of
 from hubedit.locating import Fact, Tracing, trace_facts
-from hubedit.moments import FACTS, KIND, divide, quality, second_moments
+from hubedit.method import Corpus
+from hubedit.moments import (
+    FACTS,
+    KIND,
+    divide,
+    quality,
+    second_moments,
+    settled,
+    statistic_key,
+)
 from hubedit.requests import read_records, rows_of
 from hubedit.rows import FactEdit
 from hubedit.shelf import Shelf, lookup
@@ -87,24 +96,11 @@ def compute(
     talk = talk or Silent()
     store = ArtifactStore(elsewhere=lookup(hub))
     with opened(text, hub, base=base, device=device, talk=talk) as (model, edition):
-        corpus = read_corpus(wanted.corpus, edition, hub)
-        if corpus is None:
-            raise RecipeError(
-                f"{edition.place.title} ships no corpus.txt; give texts with --corpus FILE or "
-                "--corpus hf://datasets/owner/name (without any, an edit lets the model write "
-                "its own)"
-            )
-        layout = model.layout.encoder or model.layout
-        layers = layers_of(wanted.layers, layout.depth(model.model.config))
-        layers = layers or [layout.edit_layer(model.model.config)]
+        corpus, modules = _named(model, edition, wanted, hub)
+        layout = model.layout.reader
         run = Run(torch.Generator(), 0, corpus, False, talk, store)
-        moments = second_moments(
-            model,
-            [layout.at("mlp_out", layer) for layer in layers],
-            divide(corpus, wanted.texts),
-            run,
-            length=wanted.length,
-        )
+        texts = divide(corpus, wanted.texts)
+        moments = second_moments(model, modules, texts, run, length=wanted.length)
         made = []
         for moment in moments:
             about = {
@@ -118,6 +114,69 @@ def compute(
             _write_about(path, about)
             made.append(Held(moment.artifact, path, held_key(path), True))
     return made
+
+
+def foreseen(
+    text: str,
+    hub: OpenHub,
+    wanted: Wanted,
+    *,
+    base: str | None = None,
+    device: str = "cpu",
+    talk: Talk | None = None,
+) -> list[dict[str, Any]]:
+    """What `compute` would make, in the fields of `described`, without reading a text.
+
+    `finished` is true of what is here already, and `bytes` is what a matrix takes.
+    """
+    store = ArtifactStore()
+    with opened(text, hub, base=base, device=device, talk=talk or Silent()) as (model, edition):
+        corpus, modules = _named(model, edition, wanted, hub)
+        texts = divide(corpus, wanted.texts)
+        length, skip = settled(model, wanted.length, None)
+        rows = []
+        for module in modules:
+            key = statistic_key(model, module, texts, length, skip)
+            address, path = store.address(key), store.get(key)
+            if path is not None:
+                rows.append(described(Held(address, path, key, True)))
+                continue
+            sides = model.weight(f"{module}.weight").shape
+            width = int(sides[0] if model.layout.conv1d else sides[1])
+            rows.append(
+                {
+                    "artifact": address,
+                    "finished": False,
+                    "model": edition.stack.base.title,
+                    "module": module,
+                    "source": corpus.source,
+                    "texts": len(texts.counted),
+                    "length": length,
+                    "tokens": None,
+                    "width": width,
+                    "error": None,
+                    "quality": None,
+                    "bytes": 8 * width**2,
+                }
+            )
+    return rows
+
+
+def _named(
+    model: LoadedModel, edition: Edition, wanted: Wanted, hub: OpenHub
+) -> tuple[Corpus, list[str]]:
+    """The texts, and the matrices whose inputs are counted."""
+    corpus = read_corpus(wanted.corpus, edition, hub)
+    if corpus is None:
+        raise RecipeError(
+            f"{edition.place.title} ships no corpus.txt; give texts with --corpus FILE or "
+            "--corpus hf://datasets/owner/name (without any, an edit lets the model write "
+            "its own)"
+        )
+    layout = model.layout.reader
+    layers = layers_of(wanted.layers, layout.depth(model.model.config))
+    layers = layers or [layout.edit_layer(model.model.config)]
+    return corpus, [layout.at("mlp_out", layer) for layer in layers]
 
 
 def read_facts(

@@ -137,10 +137,7 @@ def second_moments(
         MethodError: the texts hold no token to count.
         UnsupportedModelError: a module is in no block, or in the decoder of a seq2seq model.
     """
-    layout = model.layout
-    most = layout.positions(model.model.config)
-    length = length if most is None else min(length, most)
-    skip = layout.reader.first_token_sink if skip_first is None else skip_first
+    length, skip = settled(model, length, skip_first)
     keys = {name: statistic_key(model, name, texts, length, skip) for name in modules}
 
     def build(works: Mapping[str, Path]) -> None:
@@ -150,6 +147,13 @@ def second_moments(
 
     made = _together(run.artifacts, keys, build)
     return [_loaded(name, made[name], texts.source) for name in modules]
+
+
+def settled(model: EditableModel, length: int, skip_first: bool | None) -> tuple[int, bool]:
+    """How many tokens of a text are read, and whether without the first: see `second_moments`."""
+    most = model.layout.positions(model.model.config)
+    skip = model.layout.reader.first_token_sink if skip_first is None else skip_first
+    return length if most is None else min(length, most), skip
 
 
 def statistic_key(

@@ -59,6 +59,24 @@ def test_the_list_says_what_is_there_and_how_good_it_is(hubedit, computed):
     assert row["artifact"][:12] in out
 
 
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(hubedit, tiny, computed):
+    before = sorted(store().rglob("*"))
+    given = ("stats", "compute", tiny, "--layers", "1-2", "--dry-run")
+    status, out, err = hubedit(*given, "--json")
+    assert status == 0, err
+    here, missing = json.loads(out)
+    assert here == computed[1]
+    assert set(missing) == set(here)
+    assert not missing["finished"]
+    assert missing["bytes"] == 8 * missing["width"] ** 2
+    assert "to be made" in hubedit(*given)[1]
+    assert sorted(store().rglob("*")) == before
+    status, out, _ = hubedit("stats", "compute", tiny, "--layers", "2", "--json")
+    (made,) = json.loads(out)
+    for same in ("artifact", "model", "module", "source", "texts", "length", "width"):
+        assert made[same] == missing[same]
+
+
 def test_fewer_texts_are_an_estimate_with_a_larger_error(hubedit, tiny, computed):
     status, out, _ = hubedit("stats", "compute", tiny, "--layers", "1", "--texts", "12", "--json")
     assert status == 0

@@ -57,6 +57,7 @@ def _addresses(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 )
 @click.option("--device", default="cpu", show_default=True, help="Such as cpu or cuda:0.")
 @base_option
+@dry_run_option
 @local_option
 @json_option
 def compute(
@@ -67,6 +68,7 @@ def compute(
     length: int,
     device: str,
     base: str | None,
+    dry_run: bool,
     local: bool,
     as_json: bool,
 ) -> None:
@@ -74,14 +76,14 @@ def compute(
     from hubedit import measuring
     from hubedit.cli.talk import TerminalTalk
 
-    made = measuring.compute(
-        model,
-        hub_opener(local),
-        measuring.Wanted(layers, corpus, texts, length),
-        base=base,
-        device=device,
-        talk=TerminalTalk(quiet=as_json),
-    )
+    wanted = measuring.Wanted(layers, corpus, texts, length)
+    talk = TerminalTalk(quiet=as_json)
+    hub = hub_opener(local)
+    if dry_run:
+        rows = measuring.foreseen(model, hub, wanted, base=base, device=device, talk=talk)
+        _table(rows, as_json, "to be made")
+        return
+    made = measuring.compute(model, hub, wanted, base=base, device=device, talk=talk)
     _show(made, as_json)
 
 
@@ -98,7 +100,10 @@ def listed(as_json: bool) -> None:
 def _show(held: list[Held], as_json: bool) -> None:
     from hubedit.measuring import described
 
-    rows = [described(one) for one in held]
+    _table([described(one) for one in held], as_json)
+
+
+def _table(rows: list[dict[str, Any]], as_json: bool, otherwise: str = "unfinished") -> None:
     if as_json:
         print_json(rows)
         return
@@ -112,7 +117,7 @@ def _show(held: list[Held], as_json: bool) -> None:
         "artifact", "model", "module", "texts", "quality", "size", box=None, header_style="bold"
     )
     for row in rows:
-        state = row["quality"] or ("" if row["finished"] else "unfinished")
+        state = row["quality"] or ("" if row["finished"] else otherwise)
         texts = f"{row['texts']} of {row['source']}" if row["source"] else str(row["texts"])
         model = row["model"] or "–"
         table.add_row(row["artifact"][:12], model, row["module"], texts, state, size(row["bytes"]))
