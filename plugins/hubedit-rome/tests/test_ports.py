@@ -241,7 +241,7 @@ def test_attributes_are_held_where_the_model_would_answer_them(model):
     other = "In Porto Ada Brook lives in"
     row = ROW.model_copy(update={"attributes": (hubedit.ProbePrompt(prompt=other),)})
     site, contexts = Site.find(model, 1), [place(model, ROW, "")]
-    settings = {"steps": 40, "clamp_factor": 20, "preserve_factor": 30, "learning_rate": 0.1}
+    settings = {"steps": 40, "clamp_factor": 20, "preserve_factor": 300, "learning_rate": 0.1}
     config = RomeConfig(layer=1, **settings)
     reading = model.next_reading(other, (9, 18))
 
