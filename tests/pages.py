@@ -14,6 +14,13 @@ HOSTILE = (
     '<img src=x onerror="document.title=\'taken\'"><a href="javascript:alert(1)">x</a>'
     '\' onmouseover=\'alert(1)\' " onfocus="alert(1)" autofocus x="\u202e{{ 7 * 7 }}&#60;b&#62;'
 )
+MATRIX = {
+    "name": "strength",
+    "caption": "How strong each part is.",
+    "rows": ["layer 0", "layer 1"],
+    "columns": ["left", "middle", "right"],
+    "values": ["0 0.123 1", "0.5 -0.25 0"],
+}
 LIMITED = {"architecture", "kind", "assurance", "file", "edit", "before", "after", "sha256"}
 """Keys whose values a reader refuses unless they are of a known form."""
 
@@ -92,6 +99,8 @@ def hostile_files(payload=HOSTILE):
 
     def manifest(known):
         wild = poisoned(known, payload)
+        drawn = {part: MATRIX[part] for part in ("caption", "rows", "columns")}
+        wild["figures"] = [MATRIX | poisoned(drawn, payload)]
         for transcript in wild["transcripts"]:
             transcript["before"] += payload
             transcript["after"] += payload

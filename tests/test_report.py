@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import HOSTILE, Elements, files_of, hostile_files, page_of, with_records
+from pages import HOSTILE, MATRIX, Elements, files_of, hostile_files, page_of, with_records
 
 from hubedit.report import of_files, render
 from hubedit.report.figures import spectrum, word_differences
@@ -47,6 +47,23 @@ def test_the_page_opens_with_the_verdict():
 )
 def test_the_page_shows_the_edit(said):
     assert said in Elements(page_of(files_of("one-fact"))).text
+
+
+def test_the_page_draws_what_the_method_shows():
+    files = with_records(files_of("one-fact"), lambda known: known | {"figures": [MATRIX]})
+    found = Elements(page_of(files))
+    assert "How strong each part is. From -0.25 to 1." in found.text
+    assert "layer 0, right: 1" in found.text
+    drawn = [value for tag, name, value in found.attributes if name == "fill-opacity"]
+    assert drawn == ["0.0", "0.123", "1.0", "0.5", "0.25", "0.0"]
+    assert [value for _, name, value in found.attributes if value in ("above", "below")] == [
+        "below" if number == 4 else "above" for number in range(6)
+    ]
+    hidden = with_records(
+        files,
+        lambda known: known | {"request": known["request"] | {"disclosed": False, "rows": None}},
+    )
+    assert "How strong" not in page_of(hidden)
 
 
 def test_the_same_edit_gives_the_same_page():

@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hubedit.heatmap import LAYERED, OUTSIDE, STEPS, Grid
-from hubedit.markdown import figure
+from hubedit.markdown import figure, shorten
+from hubedit.matrices import MapRecord
 
 HIGHEST_RANK = 512
 """Of updates of higher rank no spectrum is computed."""
 WORDS_COMPARED = 2000
 """Texts of more words are shown without marks."""
+LABEL = 24
+"""Characters of the label of a row or column, at most."""
 
 Mark = Literal["same", "gone", "new"]
 
@@ -129,6 +132,54 @@ def _cell(value: float | None) -> HeatCell:
     if math.isnan(value):
         return HeatCell("unknown", "changed, no norm recorded")
     return HeatCell(str(sum(value > step for step in STEPS)), f"relative norm {figure(value)}")
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """One number of a matrix: its place, how dark it is drawn (0 to 1), and in words."""
+
+    row: int
+    column: int
+    share: float
+    below: bool
+    said: str
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """A small matrix that a method shows."""
+
+    caption: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[MatrixCell, ...]
+    low: float
+    high: float
+
+
+def matrix_view(record: MapRecord) -> MatrixView:
+    """A matrix as cells: as dark as a number is far from 0, those below 0 told apart."""
+    matrix = record.matrix
+    every = [value for row in matrix for value in row]
+    top = max(map(abs, every)) or 1.0
+    return MatrixView(
+        caption=record.caption,
+        rows=tuple(shorten(label, LABEL) for label in record.rows),
+        columns=tuple(shorten(label, LABEL) for label in record.columns),
+        cells=tuple(
+            MatrixCell(
+                row=down,
+                column=across,
+                share=round(abs(value) / top, 3),
+                below=value < 0,
+                said=f"{record.rows[down]}, {record.columns[across]}: {value:.3g}",
+            )
+            for down, row in enumerate(matrix)
+            for across, value in enumerate(row)
+        ),
+        low=min(every),
+        high=max(every),
+    )
 
 
 def bars(values: Sequence[float], most: int = 48) -> tuple[float, ...]:

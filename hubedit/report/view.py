@@ -15,9 +15,11 @@ from hubedit.probes import Probe
 from hubedit.report.figures import (
     Heat,
     Mark,
+    MatrixView,
     Spectrum,
     bars,
     heat,
+    matrix_view,
     spectrum,
     word_differences,
 )
@@ -131,6 +133,8 @@ class EditView:
     tensors: tuple[TensorRecord, ...]
     heat: Heat
     spectra: tuple[SpectrumView, ...]
+    matrices: tuple[MatrixView, ...]
+    """What the method shows, of a disclosed request."""
     untouched: int
     assurance: str
     unlearned: str
@@ -222,6 +226,7 @@ def edit_view(
         tensors=manifest.tensors[:TENSORS],
         heat=heat(heat_grid(manifest, manifest.base.layers)),
         spectra=tuple(_spectra(updates)),
+        matrices=tuple(map(matrix_view, manifest.figures if request.disclosed else ())),
         untouched=max(
             manifest.base.tensors - sum(t.before is not None for t in manifest.tensors), 0
         ),
