@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from hubedit.benching import Matrix
     from hubedit.benching.cells import Cell
     from hubedit.cli.talk import TerminalTalk
+    from hubedit.hookspecs import SmallModel
     from hubedit.manifest import Record
 
 
@@ -106,10 +109,9 @@ class _Sizes(click.ParamType[list[int]]):
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the run.")
 @click.option(
     "--workers",
-    default=1,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="Models at a time, or shares of the cells, each in a process of one thread.",
+    help="Models at a time, or shares of the cells, each in a process of one thread. By default as "
+    "many as there are cores if all models are small ones that plugins ship, else one.",
 )
 @click.option(
     "-o",
@@ -132,6 +134,7 @@ def command(
     reader: str | None,
     settings: tuple[str, ...],
     output: Path,
+    workers: int | None,
     local: bool,
     as_json: bool,
     **given: Any,
@@ -145,12 +148,19 @@ def command(
     have been chosen on the cases that are reported (those of split test).
     """
     from hubedit.cli.talk import TerminalTalk
+    from hubedit.plugins import load_plugins
 
     talk = TerminalTalk(quiet=as_json)
     given |= {"output": output, "settings": _settings(settings), "talk": talk}
     if oracle is not None and forget is None:
         raise click.UsageError("--oracle goes with --forget")
-    if forget is not None or _come_with_requests(models):
+    offered = load_plugins().models()
+    if workers is None:
+        alone = local or cases is not None or oracle is not None or given["threads"] is not None
+        alone = alone or not all(name in offered for name in models)
+        workers = 1 if alone else os.cpu_count() or 1
+    given["workers"] = workers
+    if forget is not None or _come_with_requests(models, offered):
         if cases is not None or reader is not None:
             raise click.UsageError("--cases and --reader are of facts, and this is forgetting")
         from hubedit.cli.bench_forgetting import forgetting
@@ -162,11 +172,8 @@ def command(
         _facts(methods, models, edits, local=local, as_json=as_json, **given)
 
 
-def _come_with_requests(models: list[str]) -> bool:
+def _come_with_requests(models: list[str], offered: Mapping[str, SmallModel]) -> bool:
     """Whether all models are small ones to forget with; some alone are a mistake."""
-    from hubedit.plugins import load_plugins
-
-    offered = load_plugins().models()
     some = [name for name in models if name in offered and offered[name].requests]
     if some and len(some) < len(models):
         raise click.UsageError(
