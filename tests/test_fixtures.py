@@ -9,7 +9,7 @@ from hubedit.artifacts import cache_home
 pytest_plugins = ["hubedit.fixtures", "hubedit_demo.fixtures"]
 
 
-@pytest.mark.parametrize("name", ["facts_gpt2", "facts_llama"])
+@pytest.mark.parametrize("name", ["facts_gpt2", "facts_llama", "facts_bert", "facts_t5"])
 def test_a_recipe_is_written_as_the_commands_read_it(
     request, write_recipe, fact_rows, hubedit, name
 ):

@@ -22,7 +22,7 @@ __all__ = [
     "model_path",
 ]
 
-MODELS = ("facts-gpt2", "facts-llama", "facts-bert")
+MODELS = ("facts-gpt2", "facts-llama", "facts-bert", "facts-t5")
 """Names of the models in this package that know facts to edit."""
 
 AUTHOR_MODELS = ("facts-tofu", *(f"facts-tofu-without-{split}" for split in SPLITS))

@@ -23,6 +23,18 @@ def facts_llama() -> Path:
 
 
 @pytest.fixture
+def facts_bert() -> Path:
+    """The directory of `facts-bert`, a masked BERT that knows the same world."""
+    return model_path("facts-bert")
+
+
+@pytest.fixture
+def facts_t5() -> Path:
+    """The directory of `facts-t5`, a T5 that knows the same world."""
+    return model_path("facts-t5")
+
+
+@pytest.fixture
 def fact_rows() -> list[dict[str, Any]]:
     """Edit cases of `facts-gpt2` to develop with; those of `cases("test")` are for results."""
     return cases("dev")
