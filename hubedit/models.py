@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 import warnings
@@ -61,6 +62,7 @@ def load(
         UnmappedTensorError: a parameter is not exactly one stored tensor.
         ConfigError: dtype or device cannot be used.
     """
+    logging.getLogger("transformers.modeling_utils").addFilter(_no_advice_on_padding)
     directory = Path(directory)
     config = _config(directory)
     layout = layout or layout_for(config.get("model_type"))
@@ -269,19 +271,24 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _no_advice_on_padding(record: logging.LogRecord) -> bool:
+    """Drop the advice to pass a mask: texts stand alone, or padding stands where none looks."""
+    return "strongly recommend passing in an `attention_mask`" not in record.getMessage()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Load without a progress bar and a report of its own on stderr."""
-    logging: Any = import_module("transformers.utils.logging")
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    told: Any = import_module("transformers.utils.logging")
+    bars, level = told.is_progress_bar_enabled(), told.get_verbosity()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*progress bars.*")
-        logging.set_verbosity_error()
+        told.set_verbosity_error()
         if bars:
-            logging.disable_progress_bar()
+            told.disable_progress_bar()
         try:
             yield
         finally:
             if bars:
-                logging.enable_progress_bar()
-            logging.set_verbosity(level)
+                told.enable_progress_bar()
+            told.set_verbosity(level)

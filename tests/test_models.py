@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -209,3 +210,17 @@ def test_a_model_for_use_holds_the_edited_tensors_exactly(tmp_path, dtype):
 def test_a_model_for_use_refuses_tensors_it_does_not_have(gpt2):
     with pytest.raises(UnmappedTensorError, match=r"'model\.nothing'"):
         models.load_for_use(gpt2, {"model.nothing": from_torch(torch.zeros(2), "F32")})
+
+
+def test_a_text_that_ends_in_the_padding_token_brings_no_advice(tiny, caplog):
+    model = models.load(tiny)
+    end = model.tokenizer.eos_token_id
+    model.model.config.pad_token_id = end
+    ids = torch.tensor([[end, end]])
+    with caplog.at_level("WARNING", logger="transformers"):
+        logging.getLogger("transformers").addHandler(caplog.handler)
+        try:
+            model.model(input_ids=ids)
+        finally:
+            logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert "attention_mask" not in caplog.text
