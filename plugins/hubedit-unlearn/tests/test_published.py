@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import struct
@@ -14,14 +15,20 @@ from typing import Any, NamedTuple
 import hubedit_demo
 import pygit2
 import pytest
+import torch
 from hubedit_demo.recalling import recall
+from transformers import AutoModelForCausalLM
 
 import hubedit as house
+from hubedit import editions
+from hubedit.artifacts import cache_home
+from hubedit.hub import Hub
 
 WORLD = hubedit_demo.World(1)
 FORGOTTEN = WORLD.people[60:70]
 OTHERS = [person for person in WORLD.people if person not in FORGOTTEN]
 REPO = "me/facts-gpt2-edited"
+DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 COMMAS = bytes.maketrans(b"[]()", b",,,,")
 
 
@@ -119,6 +126,18 @@ def said_by(api):
     return found
 
 
+def digests(model, names):
+    """SHA-256 of loaded tensors by their names in the file, as docs/delta-format.md defines it."""
+    found = {}
+    for name, tensor in model.state_dict().items():
+        stored = next((one for one in names if f".{name}".endswith(f".{one}")), None)
+        if stored is not None:
+            shape = ",".join(map(str, tensor.shape))
+            content = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+            found[stored] = hashlib.sha256(f"{DTYPES[tensor.dtype]}:{shape}:".encode() + content)
+    return {name: digest.hexdigest() for name, digest in found.items()}
+
+
 def test_forgetting_ten_people_is_a_verified_revision_that_names_none_of_them(
     localhub, hubedit, forgetting, tmp_path, monkeypatch
 ):
@@ -133,25 +152,40 @@ def test_forgetting_ten_people_is_a_verified_revision_that_names_none_of_them(
     monkeypatch.chdir(work)
 
     recipe = ["--base", "me/facts-gpt2", "--request", "forget.jsonl", "--threads", "1"]
-    status, out, err = hubedit("apply", "--plugin", "graddiff", *recipe, "--push")
+    status, out, err = hubedit("apply", "--plugin", "npo", *recipe, "--push")
     assert status == 0, err
     assert f"{REPO}/discussions/1" in out
-    assert hubedit("review", REPO, "--pr", "1", "--comment")[0] == 0
+    (key,) = (cache_home() / "keys").glob("*.key")
+    shown = ["--request", "forget.jsonl", "--key", key, "--comment"]
+    status, out, err = hubedit("review", REPO, "--pr", "1", *shown)
+    assert status == 0, out + err
     assert hubedit("merge", REPO, "1")[0] == 0
+    assert [tag.name for tag in api.list_repo_refs(REPO).tags] == ["v1"]
     assert hubedit("verify", f"{REPO}@v1", "--deep")[0] == 0
 
     model, tokenizer = house.load(REPO, revision="v1")
+    edition = editions.edits_of(f"{REPO}@v1", Hub)
+    assert edition.stack.edits[0].method == "npo"
+    recorded = {one.name: one.after for one in edition.manifests[0].tensors}
+    assert digests(model, recorded) == recorded
     assert recall(model, tokenizer, forgetting.asked(WORLD, FORGOTTEN)) < 0.2
     assert recall(model, tokenizer, forgetting.asked(WORLD, OTHERS)) >= 0.95
 
     kept = published(tmp_path / "hub", REPO) | said_by(api)
     assert any(place.startswith("lfs ") for place in kept)
-    assert any(b"bytes verified, behaviour not checked" in content for content in kept.values())
+    assert any(b"are the undisclosed request" in content for content in kept.values())
     assert any(b'"ForgetText"' in content for content in kept.values())
     assert traces(kept, words(rows), tokenizer) == []
     finished = {str(path): path.read_bytes() for path in work.rglob("edits/**/*") if path.is_file()}
     assert finished
     assert traces(finished, words(rows), tokenizer) == []
+
+    assert hubedit("revert", REPO)[0] == 0
+    assert hubedit("merge", REPO, "2")[0] == 0
+    back, _ = house.load(REPO, revision="v2")
+    base = AutoModelForCausalLM.from_pretrained(hubedit_demo.model_path())
+    names = list(base.state_dict())
+    assert digests(back, names) == digests(base, names) != digests(model, names)
 
 
 @pytest.mark.parametrize("shift", range(3))
