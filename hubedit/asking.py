@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import RequestError
-from hubedit.reading import Reader, Reading, alike, place_of
+from hubedit.reading import TOKENS_AT_ONCE, Reader, Reading, alike, place_of
 from hubedit.tracing import trace
 
 if TYPE_CHECKING:
@@ -168,7 +168,33 @@ class Asking(Reader):
             return [self._text(said[index]).strip() for index in range(len(rows))]
         return [self._said(row, said[index]) for index, row in enumerate(rows)]
 
-    def _continue(self, rows: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    def greedy(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The likeliest token after each prefix of token ids, for a causal model.
+
+        Args:
+            rows: ids [T] each, two or more.
+
+        Returns:
+            For each row T − 1 ids, the first of them after one token.
+        """
+        readings = [Reading(row[:-1], range(len(row) - 1)) for row in rows]
+        found = {index: logits.argmax(-1).tolist() for index, logits in self._logits(readings)}
+        return [found[index] for index in range(len(rows))]
+
+    def continued(self, rows: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+        """The `count` likeliest tokens after rows of equally many ids; no token ends them.
+
+        Fewer where the model, a causal one, has no more positions.
+        """
+        found: list[list[int]] = []
+        size = max(1, TOKENS_AT_ONCE // (len(rows[0]) + count)) if rows else 1
+        for start in range(0, len(rows), size):
+            found += self._continue(rows[start : start + size], count, ends=frozenset())
+        return found
+
+    def _continue(
+        self, rows: Sequence[Sequence[int]], count: int, ends: Collection[int] | None = None
+    ) -> list[list[int]]:
         import torch
 
         given: dict[str, Any] = {}
@@ -184,7 +210,7 @@ class Asking(Reader):
         limit = self.layout.positions(self.model.config)
         if limit is not None:
             count = min(count, limit - start.shape[1])
-        ends = self._ends()
+        ends = self._ends() if ends is None else ends
         new: list[list[int]] = [[] for _ in rows]
         going = set(range(len(rows)))
         step, past = start, None

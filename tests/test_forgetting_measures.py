@@ -85,6 +85,10 @@ def log_of(questions, wrong):
         "avg_paraphrased_loss": [float(a) * 1.1 for a in answers],
         "average_perturb_loss": [[float(o) + 1 for o in row] for row in others],
         "rougeL_recall": DRAW.uniform(0.2, 1, questions).tolist(),
+        "rouge1_recall": DRAW.uniform(0.2, 1, questions).tolist(),
+        "gt_loss": [float(a) * 12 for a in answers],
+        "num_token_gt": [12] * questions,
+        "generated_text": [["[INST] q [/INST]", " said", " true"]] * questions,
     }
     return {key: dict(zip(map(str, range(questions)), v, strict=True)) for key, v in keyed.items()}
 
@@ -139,6 +143,44 @@ def test_the_two_published_variants_differ(logs, tmp_path):
     (tmp_path / "eval_log_aggregated.json").write_text(json.dumps(logs))
     kept = {k: v for k, v in tofu.read_logs(tmp_path).items() if k != "forget"}
     assert tofu.utility(kept, "geometric").value > tofu.utility(kept, "arithmetic").value
+
+
+def ratios_by_hand(log, averaging):
+    """Truth ratios straight from a log's dictionaries, as TOFU's scripts write them."""
+    found = []
+    for index, right in log["avg_paraphrased_loss"].items():
+        wrong = [math.exp(-value) for value in log["average_perturb_loss"][index]]
+        mean = np.mean(wrong) if averaging == "arithmetic" else np.prod(wrong) ** (1 / len(wrong))
+        found.append(mean / math.exp(-right))
+    return found
+
+
+@pytest.mark.parametrize("averaging", ["geometric", "arithmetic"])
+def test_tofus_aggregates_are_computed_from_its_logs(logs, tmp_path, averaging):
+    oracle = {"eval_log_forget.json": log_of(11, 5)}
+    (tmp_path / "eval_log_aggregated.json").write_text(json.dumps(logs))
+    (tmp_path / "eval_log_forget.json").write_text(json.dumps(oracle["eval_log_forget.json"]))
+    found = tofu.from_logs(tmp_path / "eval_log_aggregated.json", tmp_path / "eval_log_forget.json")
+    assert found.utility[averaging].value == pytest.approx(by_hand(logs, averaging), abs=1e-12)
+    one, two = (ratios_by_hand(each["eval_log_forget.json"], averaging) for each in (logs, oracle))
+    statistic = ks_by_hand(one, two)
+    assert found.quality[averaging].statistic == pytest.approx(statistic, abs=1e-12)
+    assert found.quality[averaging].p == pytest.approx(exact_p(statistic, 8, 11), abs=1e-9)
+    assert tofu.from_logs(tmp_path / "eval_log_aggregated.json").quality == {}
+    (tmp_path / "eval_log.json").write_text(json.dumps(logs["eval_log.json"]))
+    with pytest.raises(RequestError, match="eval_log_forget"):
+        tofu.from_logs(tmp_path / "eval_log_aggregated.json", tmp_path / "eval_log.json")
+
+
+def exact_p(statistic, m, n):
+    """P(D ≥ d) of the two-sample test: the share of lattice paths that stray so far (Hodges)."""
+    inside = np.zeros((m + 1, n + 1))
+    for i in range(m + 1):
+        for j in range(n + 1):
+            if abs(i / m - j / n) < statistic - 1e-9:
+                before = (inside[i - 1, j] if i else 0) + (inside[i, j - 1] if j else 0)
+                inside[i, j] = before if i or j else 1
+    return 1 - inside[m, n] / math.comb(m + n, n)
 
 
 def test_damaged_logs_are_named(tmp_path, logs):

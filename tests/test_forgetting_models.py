@@ -15,6 +15,8 @@ from hubedit.forgetting.measures import DEFINITIONS, values
 from hubedit.rows import FactEdit, ForgetQA, ForgetText
 
 PARTS = ("forget", "retain", "normal", "holdout")
+NO_ROOM = {"verbatim", "choice", "choice-from-chance", "choice-bias", "choice-retain"}
+"""What needs rows of texts, or more positions than the tiny model has."""
 PLACES = ("Porto", "Riga", "Ghent")
 NAMES = ("Ada Brook", "Tom Adler", "Nils Okafor", "Mira Castellanos")
 
@@ -42,7 +44,7 @@ def model(tiny):
 
 @pytest.fixture(scope="module")
 def heard(model, rows):
-    return hear(model, asking.cases(rows), gradients=True)
+    return hear(model, asking.cases(rows), gradients=True, recited=True)
 
 
 def logits_of(model, prompt, answer):
@@ -107,7 +109,7 @@ def test_held_out_answers_are_read_and_not_written(heard):
 
 def test_a_model_is_its_own_oracle(heard):
     found = values(heard, heard)
-    assert set(found) == set(DEFINITIONS)
+    assert set(found) == set(DEFINITIONS) - NO_ROOM
     assert found["forget-quality"].value == 1
     assert found["forget-ks"].value == 0
     assert found["privacy-leakage"].value == 0

@@ -11,7 +11,7 @@ from hubedit.context import Silent, Talk
 from hubedit.errors import RequestError, UnsupportedModelError, near_misses
 from hubedit.evaluating.evaluation import loaded
 from hubedit.forgetting import cases as asking
-from hubedit.forgetting.hearing import Heard, hear
+from hubedit.forgetting.hearing import STEPS, Heard, hear
 from hubedit.forgetting.measures import DEFINITIONS, Better, Value, values
 from hubedit.forgetting.robustness import TREATMENTS, Point, curves
 from hubedit.hub import Hub
@@ -22,9 +22,6 @@ from hubedit.requests import ROW_TYPES, rows_of
 if TYPE_CHECKING:
     from hubedit.editions import Edition
     from hubedit.models import LoadedModel
-
-STEPS = 4
-"""Parts of the work on one model."""
 
 
 class Measure(Record):
@@ -157,7 +154,9 @@ def evaluate_forgetting(
         with loaded(one, height) as model:
             _check(model)
             with talk.progress(label, total=STEPS) as bar:
-                heard[label] = hear(model, asked, gradients=gradients, tick=bar.advance)
+                heard[label] = hear(
+                    model, asked, gradients=gradients, recited=True, tick=bar.advance
+                )
             if drawn:
                 with talk.progress(f"{label}, treated", total=len(TREATMENTS)) as bar:
                     drawings[label] = tuple(curves(model, asked, bar.advance))

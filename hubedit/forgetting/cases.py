@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from hubedit.errors import RequestError
 from hubedit.rows import ForgetQA, ForgetRow, ForgetText, Row, continued
 
+T = TypeVar("T")
 LIMIT = 300
 """Rows of a part that are asked, at most; TOFU asks as many."""
 
@@ -17,7 +19,8 @@ LIMIT = 300
 class Case:
     """One question, or the beginning of a text, and what may follow.
 
-    `answer` and all other continuations stand as they follow the prompt, with their space.
+    `answer` and all other continuations stand as they follow the prompt, with their space; `text`
+    is the whole row as a model reads it, and `asks` tells a question from a text.
     `paraphrase` is the question in other words; `correct` is the answer in other words (or itself)
     and `wrong` are answers of the same form that are not true; empty where the row has none.
     """
@@ -26,6 +29,8 @@ class Case:
     part: str
     prompt: str
     answer: str
+    text: str = ""
+    asks: bool = False
     paraphrase: str | None = None
     correct: str = ""
     wrong: tuple[str, ...] = ()
@@ -51,7 +56,7 @@ def cases(rows: Sequence[Row], limit: int = LIMIT) -> list[Case]:
             made.setdefault(row.part, []).append(case)
     if "forget" not in made:
         raise RequestError("the request has no row in the part forget that could be asked")
-    return [case for part in made.values() for case in _spread(part, limit)]
+    return [case for part in made.values() for case in spread(part, limit)]
 
 
 def _case(number: int, row: ForgetRow) -> Case | None:
@@ -65,20 +70,24 @@ def _case(number: int, row: ForgetRow) -> Case | None:
             part=row.part,
             prompt=row.question,
             answer=after(row.answer),
+            text=row.content,
+            asks=True,
             paraphrase=next(iter(row.paraphrases), None),
             correct=after(row.paraphrased_answer or row.answer),
             wrong=tuple(map(after, row.perturbed_answers)),
         )
     if isinstance(row, ForgetText):
         if row.prompt is not None and row.target is not None:
-            return Case(number, row.part, row.prompt, continued(row.prompt, row.target))
+            answer = continued(row.prompt, row.target)
+            return Case(number, row.part, row.prompt, answer, text=row.content)
         middle = row.text.rstrip().rfind(" ", 0, len(row.text) // 2 + 1)
         if middle > 0:
-            return Case(number, row.part, row.text[:middle], row.text[middle:])
+            return Case(number, row.part, row.text[:middle], row.text[middle:], text=row.content)
     return None
 
 
-def _spread(some: Sequence[Case], limit: int) -> list[Case]:
+def spread(some: Sequence[T], limit: int) -> list[T]:
+    """At most so many of some, evenly spread."""
     count = min(limit, len(some))
     return [some[index * len(some) // count] for index in range(count)]
 

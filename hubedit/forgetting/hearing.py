@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from hubedit.asking import Asking
 from hubedit.forgetting import membership, memorised
 from hubedit.forgetting.cases import Case
 from hubedit.forgetting.probability import loss
+from hubedit.forgetting.reciting import NOTHING, Recital, recite
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ BEYOND = 16
 """Tokens that are written beyond the length of the answer; TOFU writes up to 200 in all."""
 KEPT = ("forget", "retain", "normal")
 """Parts whose cases a model answers freely; held-out ones are only read."""
+STEPS = 5
+"""Parts of the work on one model."""
 Tick = Callable[[], None]
 
 
@@ -30,7 +33,8 @@ class Heard:
     `loss` is the mean over the answer's tokens and its end. `strength` and
     `exact` are extraction strength and exact memorisation over the answer's tokens without the end.
     `min_k` and `min_k_pp` are scores over the same tokens; `gradient` is the mean norm. `correct`
-    and `wrong` are losses, ends among them; `written` is the greedy answer.
+    and `wrong` are losses, ends among them; `written` is the greedy answer; `recital` is what is
+    recited of it.
     """
 
     case: Case
@@ -43,6 +47,7 @@ class Heard:
     wrong: tuple[float, ...] = ()
     written: str | None = None
     gradient: float | None = None
+    recital: Recital = NOTHING
 
 
 def hear(
@@ -51,6 +56,7 @@ def hear(
     *,
     gradients: bool = False,
     write: bool = True,
+    recited: bool = False,
     tick: Tick = lambda: None,
 ) -> list[Heard]:
     """Put the cases to a model; what is heard comes in the same order.
@@ -60,7 +66,8 @@ def hear(
         asked: the cases.
         gradients: also take the gradient norms of forgotten and held-out answers.
         write: also write answers freely.
-        tick: called after each part of the work, four times.
+        recited: also recite texts and answers as Jang, MUSE and WMDP have it.
+        tick: called after each part of the work, `STEPS` times.
     """
     end = ending(model)
     found = _read(model, asked, end)
@@ -73,7 +80,7 @@ def hear(
     tick()
     norms = _gradients(model, asked, end) if gradients else [None] * len(asked)
     tick()
-    return [
+    heard = [
         Heard(
             case,
             *read,
@@ -84,6 +91,11 @@ def hear(
         )
         for case, read, options, text, norm in zip(asked, found, told, texts, norms, strict=True)
     ]
+    if recited:
+        pairs = zip(heard, recite(model, asked), strict=True)
+        heard = [replace(one, recital=recital) for one, recital in pairs]
+    tick()
+    return heard
 
 
 def _options(case: Case) -> list[str]:

@@ -21,6 +21,7 @@ from hubedit.forgetting import probability as p
 Kind = Literal["questions", "options"]
 """`questions`: P(answer) as it is. `options`: P(answer) among the wrong answers."""
 
+AVERAGINGS: tuple[p.Averaging, ...] = ("geometric", "arithmetic")
 FILES: Mapping[str, tuple[str, Kind]] = {
     "eval_log.json": ("retain", "questions"),
     "eval_log_forget.json": ("forget", "questions"),
@@ -149,6 +150,45 @@ def read_logs(path: Path) -> dict[str, SetLog]:
     if not logs:
         raise RequestError(f"{path} holds none of TOFU's logs {', '.join(FILES)}")
     return logs
+
+
+@dataclass(frozen=True)
+class Aggregates:
+    """What TOFU says of one model; each by how the wrong answers of a question are averaged.
+
+    `utility` needs the sets to be kept, `quality` the set `forget` of both models.
+    """
+
+    utility: Mapping[p.Averaging, Utility]
+    quality: Mapping[p.Averaging, ForgetQuality]
+
+
+def from_logs(unlearned: Path, oracle: Path | None = None) -> Aggregates:
+    """TOFU's aggregates from its own logs, in both published variants.
+
+    Args:
+        unlearned: logs of the model; see `read_logs`.
+        oracle: logs of the model that was trained without the forget set.
+
+    Raises:
+        RequestError: there are no such logs, or they lack the set that forget quality is of.
+    """
+    kept = {name: log for name, log in read_logs(unlearned).items() if name != "forget"}
+    quality: dict[p.Averaging, ForgetQuality] = {}
+    if oracle is not None:
+        ours, theirs = _forget_set(unlearned), _forget_set(oracle)
+        quality = {
+            each: forget_quality(ours.log_truth_ratio(each), theirs.log_truth_ratio(each))
+            for each in AVERAGINGS
+        }
+    return Aggregates({each: utility(kept, each) for each in AVERAGINGS if kept}, quality)
+
+
+def _forget_set(path: Path) -> SetLog:
+    logs = read_logs(path)
+    if "forget" not in logs:
+        raise RequestError(f"{path} has no eval_log_forget.json, which forget quality is of")
+    return logs["forget"]
 
 
 def _json(path: Path) -> dict[str, Any]:
