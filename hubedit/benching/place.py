@@ -19,6 +19,7 @@ from hubedit.context import Talk
 from hubedit.editions import open_edition
 from hubedit.errors import ConfigError, HubEditError, UnsupportedModelError
 from hubedit.evaluating.evaluation import loaded
+from hubedit.evaluating.sources import DEV
 from hubedit.forgetting import cases as asking
 from hubedit.forgetting.hearing import Heard, hear
 from hubedit.forgetting.measures import Value, values
@@ -68,9 +69,7 @@ class Place:
             sha256=hashlib.sha256(
                 canonical_json([row.model_dump(mode="json") for row in rows])
             ).hexdigest(),
-            chosen=", ".join(
-                one.name for one in self.small.requests if one.split != self.request.split
-            )
+            chosen=", ".join(one.name for one in self.small.requests if one.split == DEV)
             if self.small.settings
             else "",
         )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TEST = "test"
 """The split that is reported, unless another is named."""
+DEV = "dev"
+"""The split that settings are chosen on."""
 
 
 _FACT = {"prompt", "subject", "target"}
