@@ -187,7 +187,7 @@ class Asking(Reader):
         Fewer where the model, a causal one, has no more positions.
         """
         found: list[list[int]] = []
-        size = max(1, TOKENS_AT_ONCE // (len(rows[0]) + count)) if rows else 1
+        size = max(1, 4 * TOKENS_AT_ONCE // (len(rows[0]) + count)) if rows else 1
         for start in range(0, len(rows), size):
             found += self._continue(rows[start : start + size], count, ends=frozenset())
         return found

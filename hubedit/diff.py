@@ -73,7 +73,7 @@ def render_diff(
         picture=picture,
         heat=heat_text(heat_grid(manifest, layers)),
         assurance=words.ASSURANCE[manifest.method.assurance],
-        unlearned=words.UNLEARNED,
+        **words.forgotten(manifest),
         figures=[
             {"caption": one.caption, "path": map_path(one), "text": map_text(one)}
             for one in _figures(manifest)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hubedit.errors import ManifestError
 from hubedit.headers import canonical_json, strict_json
 from hubedit.matrices import MapRecord
+from hubedit.measured import Forgetting
+from hubedit.recipe import Reference
 from hubedit.rows import first_problem
 
 FORMAT = 1
@@ -229,6 +231,10 @@ class Manifest(Record):
     figures: tuple[MapRecord, ...] = ()
     not_tested: tuple[str, ...] = ()
     replayed: ReplayRecord | None = None
+    reference: Reference | None = None
+    """Where the request comes from, as who made the edit said."""
+    forgetting: Forgetting | None = None
+    """How far the request is forgotten, where that was measured and written here."""
 
     def to_json(self) -> str:
         """The file's text: sorted, indented, one newline at the end."""

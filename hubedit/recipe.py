@@ -16,6 +16,21 @@ from hubedit.rows import Row, first_problem
 RECIPE_FILE = "hubedit.yaml"
 
 
+class Reference(Row):
+    """Where a request comes from, as who makes the edit says; all of it is published.
+
+    Name a role and no person.
+    """
+
+    ticket: str | None = Field(None, min_length=1, max_length=200, description="its number")
+    ground: str | None = Field(
+        None, min_length=1, max_length=200, description="legal ground, such as Art. 17 GDPR"
+    )
+    requester: str | None = Field(
+        None, min_length=1, max_length=200, description="role of who asks, such as data subject"
+    )
+
+
 class Recipe(Row):
     """What to change, in which base, by which method.
 
@@ -37,6 +52,9 @@ class Recipe(Row):
     disclose: Literal["full", "none"] | None = Field(
         None,
         description="what is published of a request; default: none of what is forgotten",
+    )
+    reference: Reference | None = Field(
+        None, description="where the request comes from: ticket, ground, requester; published"
     )
     allow_embeddings: bool = Field(
         False, description="let an undisclosed change touch embeddings and head, which can tell it"

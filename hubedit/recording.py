@@ -65,6 +65,7 @@ def manifest(
         seed=recipe.seed,
         environment=environment(recipe),
         record=run.recorded,
+        reference=recipe.reference,
         overruled=tuple(run.overruled),
         figures=tuple(run.figures),
         tensors=_tensors(encoded, model),

@@ -24,7 +24,7 @@ from hubedit.manifest import (
     touched_tensors,
 )
 from hubedit.places import LocalPlace, Place, model_file_names
-from hubedit.probes import from_jsonl
+from hubedit.probes import Probe, from_jsonl
 from hubedit.shards import materialize
 from hubedit.targets import stack_digest
 from hubedit.updates import StoredTensor
@@ -260,6 +260,31 @@ def write_restacked(
     )
     manifests = [*edition.manifests[:height], *(manifest for manifest, _ in above)]
     return _finish(work, new, manifests, edition, None)
+
+
+def write_measured(
+    work: Path, edition: Edition, manifest: Manifest, probes: Sequence[Probe]
+) -> list[str]:
+    """Write an edition again whose newest edit has another manifest; returns what is new.
+
+    Args:
+        work: a directory that holds every other file of the revision.
+        edition: as it is.
+        manifest: of the newest edit.
+        probes: of the newest edit.
+    """
+    last = edition.stack.edits[-1]
+    page = render_diff(
+        manifest, [probe.model_dump() for probe in probes], layers=manifest.base.layers
+    )
+    (work / last.folder / "manifest.json").unlink()
+    (work / last.folder / "DIFF.md").unlink()
+    entry = _write_edit(work, manifest, {"DIFF.md": page.encode()})
+    stack = edition.stack.model_copy(update={"edits": (*edition.stack.edits[:-1], entry)})
+    new = [f"{last.folder}/manifest.json", f"{last.folder}/DIFF.md"]
+    known = {path: digest for path, digest in edition.stack.files.items() if path not in new}
+    _finish(work, stack, [*edition.manifests[:-1], manifest], edition, None, known)
+    return [*new, CARD_FILE]
 
 
 def review_text(directory: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from hubedit.manifest import BaseRecord, Manifest, RequestRecord, ScoreRecord
 from hubedit.markdown import counted, figure, nbytes, percent
+from hubedit.measured import curve_heads, curve_rows, gate_lines, measure_rows
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution: intervals are of 95 %."""
@@ -63,10 +64,35 @@ ASSURANCE = {
         "The knowledge is still in the weights. What changed is what the model says when asked."
     ),
 }
-UNLEARNED = (
-    "This is not a proof of deletion: other copies and descendants of the base, caches, logs and "
-    "documents that a system retrieves from still hold what was to be forgotten here."
+UNLEARNED = {
+    "exact": "What was to be forgotten has no part in the weights, if the method's premises hold.",
+    "certified": "The bound above is all that is proved: it is no proof of deletion by itself.",
+    "approximate": (
+        "Approximate unlearning suppresses: it makes the answers unlikely, and is no proof of "
+        "deletion."
+    ),
+    "guardrail": "Nothing was deleted: a guardrail suppresses what the weights still know.",
+}
+"""What forgetting by a method of each assurance amounts to."""
+ELSEWHERE = (
+    "Other copies and descendants of the base, caches, logs and documents that a system retrieves "
+    "from still hold what was to be forgotten here."
 )
+NOT_MEASURED = (
+    "How far it is forgotten was measured by the probes of this edit alone. No model retrained "
+    "without the forgotten data (an oracle) was compared with, and no gate was set: what such a "
+    "model would answer is not known."
+)
+REFERENCE = {"ticket": "request", "ground": "legal ground", "requester": "asked for by"}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The work of a change: tokens trained on, tokens read besides, operations of both."""
+
+    trained: int
+    read: int
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -174,6 +200,28 @@ def outcome(scores: Sequence[ScoreRecord]) -> str:
     )
 
 
+def reference(manifest: Manifest) -> list[tuple[str, str]]:
+    """Where the request comes from, by what was given of it."""
+    given = manifest.reference
+    named = {} if given is None else given.model_dump(exclude_none=True)
+    return [(label, named[key]) for key, label in REFERENCE.items() if key in named]
+
+
+def compute(manifest: Manifest) -> Compute | None:
+    """The estimated work of a change, where its method counted tokens.
+
+    Six floating-point operations for each parameter and token trained on, two for each token read
+    (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+    """
+    counted = manifest.record.get("compute")
+    if not isinstance(counted, Mapping):
+        return None
+    trained, read = (counted.get(key, 0) for key in ("tokens_trained", "tokens_read"))
+    if not all(isinstance(count, int) and count >= 0 for count in (trained, read)):
+        return None
+    return Compute(trained, read, (6 * trained + 2 * read) * manifest.base.parameters)
+
+
 def replayed(manifest: Manifest) -> str | None:
     """What to know of an edit that lies on another start than it was made on, or None."""
     made = manifest.replayed
@@ -223,3 +271,25 @@ def _share(share: float, n: int) -> str:
     if n and abs(share - whole / n) < 1e-5:
         return f"{percent(whole / n)} ({whole:,} of {n:,})"
     return percent(share)
+
+
+def unlearned(manifest: Manifest) -> str:
+    """What forgetting by the method amounts to, and what it does not reach."""
+    return f"{UNLEARNED[manifest.method.assurance]} {ELSEWHERE}"
+
+
+def forgotten(manifest: Manifest) -> dict[str, object]:
+    """What the template of forgetting is filled with; `forgets` says whether it is shown."""
+    found = manifest.forgetting
+    return {
+        "forgets": manifest.method.kind == "unlearn",
+        "suppressed": unlearned(manifest),
+        "not_measured": NOT_MEASURED,
+        "reference": reference(manifest),
+        "compute": compute(manifest),
+        "forgetting": found,
+        "measure_rows": measure_rows(found) if found else [],
+        "curve_heads": curve_heads(found) if found else (),
+        "curve_rows": curve_rows(found) if found and found.curves else [],
+        "gate_lines": gate_lines(found) if found else [],
+    }

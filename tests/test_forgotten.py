@@ -7,8 +7,9 @@ from shaken import shaken
 
 from hubedit.errors import RequestError
 from hubedit.evaluating.forgotten import evaluate_forgetting, limits_of
-from hubedit.evaluating.forgotten_table import curve_rows, gate_lines, markdown, measure_rows
+from hubedit.evaluating.forgotten_table import markdown
 from hubedit.forgetting.measures import DEFINITIONS
+from hubedit.measured import curve_rows, gate_lines, measure_rows
 
 PARTS = ("forget", "retain", "normal", "holdout")
 NO_ROOM = {"verbatim", "choice", "choice-from-chance", "choice-bias", "choice-retain"}
@@ -64,7 +65,7 @@ def test_an_edit_is_measured_beside_its_base_and_an_oracle(edit, tiny, request_f
     assert kept["utility"]
     assert kept["int4"]
     assert kept["forget-ks"] == (found.measure("forget-ks").after.value == 0)
-    assert f"Compared with {tiny}" in found.reference
+    assert "Compared with tiny (local, " in found.reference
     page = markdown(found)
     for one in found.measures:
         assert f"| {one.name} |" in page
@@ -110,6 +111,78 @@ def test_the_command_prints_writes_and_fails_by_its_gates(edit, tiny, hubedit, r
     status, said, _ = hubedit(*asked, "--json", "--gate", "utility=1.5")
     assert status == 1
     assert json.loads(said)["gates"][0]["passed"] is False
+
+
+def test_a_measurement_is_written_into_the_edit_and_quotes_nothing(
+    edit, tiny, hubedit, request_file
+):
+    before = {path: path.read_bytes() for path in edit.rglob("*") if path.is_file()}
+    card = (edit / "README.md").read_text(encoding="utf-8")
+    assert "No model retrained" in card
+    assert "no gate was set" in card
+    asked = ["eval", edit, "--forget", request_file, "--limit", 2, "--attach"]
+    gates = ["--oracle", tiny, "--gate", "utility=0", "--gate", "int4=1"]
+    status, _, complaint = hubedit(*asked, *gates)
+    assert status == 0, complaint
+    (folder,) = (edit / "edits").iterdir()
+    for page in (edit / "README.md", folder / "DIFF.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        assert "suppresses" in text
+        assert "no proof of deletion" in text
+        assert "Compared with tiny (local" in text
+        assert "| `extraction-strength` |" in text
+        assert "✓ gate utility at least 0" in text
+        assert "| int4 | 4 |" in text
+    kept = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["forgetting"]
+    assert kept["after"] == folder.name
+    assert str(tiny.parent) not in json.dumps(kept)
+    after = {path: path.read_bytes() for path in edit.rglob("*") if path.is_file()}
+    changed = {path.name for path in after if after[path] != before[path]}
+    assert (before.keys(), changed) == (
+        after.keys(),
+        {"README.md", "DIFF.md", "manifest.json", "hubedit.json"},
+    )
+    for content in after.values():
+        assert not any(name.encode() in content for name in (*NAMES, "Porto", "Riga"))
+    assert hubedit("verify", edit, "--deep")[0] == 0
+    assert hubedit(*asked)[0] == 0
+    assert "No gate was set" in (edit / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_measurement_is_attached_to_its_own_edit_alone(edit, tiny, hubedit, request_file):
+    other = request_file.with_name("other.jsonl")
+    other.write_text(json.dumps(row("Ada Brook", "forget")))
+    status, _, complaint = hubedit("eval", edit, "--forget", other, "--attach")
+    assert (status, "not the request of" in complaint) == (1, True)
+    status, _, complaint = hubedit("eval", tiny, "--forget", request_file, "--attach")
+    assert (status, "does not forget" in complaint) == (1, True)
+    status, _, complaint = hubedit("eval", "me/model", "--forget", request_file, "--attach")
+    assert status == 1
+    status, _, complaint = hubedit("eval", edit, "--attach")
+    assert (status, "--forget" in complaint) == (2, True)
+
+
+def test_where_a_request_comes_from_is_on_card_and_page(
+    install, hubedit, tiny, tmp_path, request_file
+):
+    install("shaken", shaken("ForgetQA", 1))
+    told = ["--ticket", "DP-17", "--ground", "Art. 17 GDPR", "--requester", "data subject"]
+    made = ["apply", "--plugin", "shaken", "--base", tiny, "--request", request_file, *told]
+    status, _, complaint = hubedit(*made, "-o", tmp_path / "edit")
+    assert status == 0, complaint
+    (folder,) = (tmp_path / "edit" / "edits").iterdir()
+    for page in (tmp_path / "edit" / "README.md", folder / "DIFF.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "| request | `DP-17` |" in text
+        assert "| legal ground | `Art. 17 GDPR` |" in text
+        assert "| asked for by | `data subject` |" in text
+        assert "was not counted" in text
+    assert "## What remains elsewhere" in (tmp_path / "edit" / "README.md").read_text()
+    status, _, complaint = hubedit(
+        *made[:-1], "Ada Brook forget lives in Porto.", "-o", tmp_path / "leaking"
+    )
+    assert (status, "undisclosed request" in complaint) == (1, True)
+    assert not (tmp_path / "leaking").exists()
 
 
 def test_options_of_forgetting_need_a_request(edit, hubedit):

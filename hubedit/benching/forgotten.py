@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from hubedit.forgetting.measures import Value
 from hubedit.manifest import Record
+from hubedit.measured import Value
 
 ORIGINAL = "original"
 ORACLE = "retain oracle"

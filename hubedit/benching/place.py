@@ -22,11 +22,12 @@ from hubedit.evaluating.evaluation import loaded
 from hubedit.evaluating.sources import DEV
 from hubedit.forgetting import cases as asking
 from hubedit.forgetting.hearing import Heard, hear
-from hubedit.forgetting.measures import Value, values
+from hubedit.forgetting.measures import values
 from hubedit.forgetting.robustness import came_back, quantised, relearned
 from hubedit.hookspecs import SmallModel, SmallRequest
 from hubedit.hub import Hub
 from hubedit.layouts import LAYOUTS
+from hubedit.measured import Value
 from hubedit.plugins import Plugins
 from hubedit.recipe import make_recipe
 from hubedit.requests import ROW_TYPES, rows_of

@@ -61,6 +61,7 @@ def command(
     oracle: str | None,
     gates: tuple[str, ...],
     robust: bool,
+    attach: bool,
     tasks: str | None,
     task_limit: int | None,
     output: Path | None,
@@ -89,13 +90,14 @@ def command(
             oracle=oracle,
             gates=gates,
             robust=robust,
+            attach=attach,
             base=given["base"],
             limit=given["limit"],
             hub=hub_opener(local),
         )
         return
-    if oracle or gates or robust:
-        raise click.UsageError("--oracle, --gate and --robust go with --forget REQUEST")
+    if oracle or gates or robust or attach:
+        raise click.UsageError("--oracle, --gate, --robust and --attach go with --forget REQUEST")
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     if names:
         check_harness()

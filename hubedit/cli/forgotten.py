@@ -12,7 +12,7 @@ import click
 from hubedit.cli.options import print_json
 
 if TYPE_CHECKING:
-    from hubedit.evaluating.forgotten import Forgetting
+    from hubedit.measured import Forgetting
 
 
 _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
@@ -44,6 +44,11 @@ def forgetting_options(command: _CommandT) -> _CommandT:
             is_flag=True,
             help="With --forget: also quantise, train again, and ask in other ways.",
         ),
+        click.option(
+            "--attach",
+            is_flag=True,
+            help="With --forget: write the figures into the edit in DIR, its page and its card.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -51,7 +56,7 @@ def forgetting_options(command: _CommandT) -> _CommandT:
 
 
 def forgotten(
-    edit: str, request: Path, *, output: Path | None, as_json: bool, **given: Any
+    edit: str, request: Path, *, output: Path | None, attach: bool, as_json: bool, **given: Any
 ) -> None:
     """Measure, print, write, and exit with 1 if a gate was not kept."""
     from hubedit import revisions
@@ -64,7 +69,7 @@ def forgotten(
         revisions.check_output(output)
     talk = TerminalTalk(quiet=as_json)
     given["limit"] = given["limit"] or LIMIT
-    found = evaluate_forgetting(edit, request, talk=talk, **given)
+    found = evaluate_forgetting(edit, request, talk=talk, attach=attach, **given)
     value = {**found.model_dump(mode="json"), "passed": found.passed}
     if output is not None:
         with revisions.finished_directory(output) as work:
@@ -72,6 +77,8 @@ def forgotten(
             (work / "forgetting.json").write_text(text + "\n", encoding="utf-8")
             (work / "forgetting.md").write_text(markdown(found), encoding="utf-8")
         talk.log(f"written to {output}")
+    if attach:
+        talk.log(f"written into the newest edit of {edit}")
     if as_json:
         print_json(value)
     else:
@@ -84,13 +91,7 @@ def _show(found: Forgetting) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hubedit.evaluating.forgotten_table import (
-        HEADS,
-        curve_heads,
-        curve_rows,
-        gate_lines,
-        measure_rows,
-    )
+    from hubedit.measured import HEADS, curve_heads, curve_rows, gate_lines, measure_rows
 
     asked = ", ".join(f"{count} {part}" for part, count in found.parts.items())
     console = Console(markup=False, highlight=False)

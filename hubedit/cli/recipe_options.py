@@ -90,6 +90,11 @@ _ARGUMENTS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(["full", "none"]),
         help="What is published of the request; by default none of what is forgotten.",
     ),
+    click.option("--ticket", metavar="TEXT", help="Number of the request; published."),
+    click.option("--ground", metavar="TEXT", help="Its legal ground, as Art. 17 GDPR; published."),
+    click.option(
+        "--requester", metavar="TEXT", help="Role of who asks, and no person's name; published."
+    ),
     click.option(
         "--allow-embeddings",
         is_flag=True,
@@ -127,7 +132,11 @@ def read_arguments(path: str | None, given: dict[str, Any]) -> Recipe:
     }
     row = {key: value for key, value in row.items() if value is not None}
     settings = parse_settings(given.pop("settings"))
+    said = {key: given.pop(key) for key in ("ticket", "ground", "requester")}
     keys |= {key: value for key, value in given.items() if value is not None}
+    if any(value is not None for value in said.values()):
+        known = keys.get("reference") or {}
+        keys["reference"] = {**known, **{k: v for k, v in said.items() if v is not None}}
     if settings:
         same_plugin = given.get("plugin") is None or "config" in keys
         keys["config"] = {**(keys.get("config") or {}), **settings} if same_plugin else settings

@@ -9,78 +9,22 @@ from typing import TYPE_CHECKING
 from hubedit import __version__, editions
 from hubedit.context import Silent, Talk
 from hubedit.errors import RequestError, UnsupportedModelError, near_misses
+from hubedit.evaluating import attaching
 from hubedit.evaluating.evaluation import loaded
 from hubedit.forgetting import cases as asking
 from hubedit.forgetting.hearing import STEPS, Heard, hear
-from hubedit.forgetting.measures import DEFINITIONS, Better, Value, values
-from hubedit.forgetting.robustness import TREATMENTS, Point, curves
+from hubedit.forgetting.measures import DEFINITIONS, values
+from hubedit.forgetting.robustness import TREATMENTS, curves
 from hubedit.hub import Hub
-from hubedit.manifest import Record
+from hubedit.measured import Forgetting, Gate, Measure, Point
+from hubedit.places import LocalPlace
 from hubedit.readers.files import read_records
 from hubedit.requests import ROW_TYPES, rows_of
+from hubedit.words import base_name
 
 if TYPE_CHECKING:
     from hubedit.editions import Edition
     from hubedit.models import LoadedModel
-
-
-class Measure(Record):
-    """One measure of each model; see `DEFINITIONS` for words, variant and direction."""
-
-    name: str
-    words: str
-    variant: str
-    better: Better
-    before: Value
-    after: Value
-    oracle: Value | None
-
-
-class Gate(Record):
-    """A limit that a figure had to keep: at least `limit` or at most."""
-
-    name: str
-    limit: float
-    at_least: bool
-    value: float
-    passed: bool
-
-
-class Forgetting(Record):
-    """How far a request is forgotten.
-
-    `before`, `after` and `oracle` name the models; `parts` are the cases asked of each part.
-    `curves` are by model (before, after, oracle), empty unless they were asked for.
-    """
-
-    hubedit: str
-    before: str
-    after: str
-    oracle: str | None
-    parts: dict[str, int]
-    threads: int
-    measures: tuple[Measure, ...]
-    curves: dict[str, tuple[Point, ...]] = {}
-    gates: tuple[Gate, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether every gate was kept; true of none."""
-        return all(gate.passed for gate in self.gates)
-
-    def measure(self, name: str) -> Measure | None:
-        """One measure, or None if it was not taken."""
-        return next((one for one in self.measures if one.name == name), None)
-
-    @property
-    def reference(self) -> str:
-        """What the model was compared with, in one sentence."""
-        if self.oracle is None:
-            return (
-                "No model retrained without the forgotten data was given: forget quality, privacy "
-                "leakage and what such a model would answer are not known."
-            )
-        return f"Compared with {self.oracle}, a model retrained without the forgotten data."
 
 
 def limits_of(given: Sequence[str]) -> dict[str, float]:
@@ -112,6 +56,7 @@ def evaluate_forgetting(
     gates: Sequence[str] = (),
     limit: int = asking.LIMIT,
     gradients: bool = True,
+    attach: bool = False,
     hub: Callable[[], Hub] | None = None,
     talk: Talk | None = None,
 ) -> Forgetting:
@@ -128,6 +73,7 @@ def evaluate_forgetting(
             other must not exceed it; of a curve it is the highest extraction strength.
         limit: cases of a part, at most.
         gradients: whether to take gradient norms, one backward pass for each case.
+        attach: write the measurement into the newest edit of the directory that `edit` names.
         hub: opens the Hub; by default the one that huggingface_hub is set up for.
         talk: how progress is told; by default not at all.
 
@@ -142,6 +88,9 @@ def evaluate_forgetting(
     rows = rows_of(ROW_TYPES["ForgetRow"], read_records(request), str(request))
     asked = asking.cases(rows, limit)
     edition = editions.open_edition(edit, opened, base)
+    if attach:
+        attaching.check_attachable(edit, edition)
+        attaching.check_request(edition.manifests[-1], rows)
     places: dict[str, tuple[Edition, int | None]] = {"before": (edition, 0)}
     if edition.stack.edits:
         places["after"] = (edition, None)
@@ -165,16 +114,29 @@ def evaluate_forgetting(
         drawings.setdefault("after", drawings["before"])
     found = Forgetting(
         hubedit=__version__,
-        before=edition.stack.base.title,
-        after=edition.place.title,
-        oracle=places["oracle"][0].place.title if oracle is not None else None,
+        before=_title(edition, 0),
+        after=edition.stack.edits[-1].name if attach else edition.place.title,
+        oracle=_title(places["oracle"][0]) if oracle is not None else None,
         parts=asking.counts(asked),
         threads=torch.get_num_threads(),
         measures=_measures(heard),
         curves=drawings,
     )
     kept = tuple(_gate(name, limit, found) for name, limit in wanted.items())
-    return found.model_copy(update={"gates": kept})
+    found = found.model_copy(update={"gates": kept})
+    if attach:
+        attaching.attach(Path(edit), edition, found, rows)
+    return found
+
+
+def _title(edition: Edition, height: int | None = None) -> str:
+    """A model by its repository and commit, or by its directory's name and digest."""
+    base = edition.stack.base
+    if height != 0 and edition.stack.edits:
+        if isinstance(edition.place, LocalPlace):
+            return f"{Path(edition.place.title).name} (local, {edition.stack.result[:12]})"
+        return edition.place.title
+    return base.title if base.repo else f"{base_name(base)} (local, {base.digest[:12]})"
 
 
 def _check(model: LoadedModel) -> None:

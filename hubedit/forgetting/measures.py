@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from hubedit.forgetting import choices, likeness, membership, probability, tofu
 from hubedit.forgetting.hearing import Heard, mean, of_part
-from hubedit.manifest import Record
-
-Better = Literal["low", "high", "as oracle"]
+from hubedit.measured import Better, Value
 
 
 @dataclass(frozen=True)
@@ -22,15 +19,6 @@ class Definition:
     words: str
     variant: str
     better: Better
-
-
-class Value(Record):
-    """One measured value; `low` and `high` are its 95 % interval where it has one."""
-
-    value: float
-    n: int
-    low: float | None = None
-    high: float | None = None
 
 
 DEFINITIONS: Mapping[str, Definition] = {

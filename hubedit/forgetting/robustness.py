@@ -17,7 +17,7 @@ from hubedit.asking import Asking
 from hubedit.forgetting import cases as c
 from hubedit.forgetting.cases import Case
 from hubedit.forgetting.hearing import Tick, ending, hear, mean
-from hubedit.manifest import Record
+from hubedit.measured import Point
 
 if TYPE_CHECKING:
     import torch
@@ -31,20 +31,6 @@ RELEARN = (1, 4, 16, 64)
 PASSES = 4
 RATE = 1e-4
 BATCH = 8
-
-
-class Point(Record):
-    """One place on a curve of one model: the treatment, how much of it, what came back.
-
-    `strength` is extraction strength and `probability` the probability of the answer, means over
-    the `n` forgotten cases that were asked.
-    """
-
-    gate: str
-    amount: int
-    strength: float
-    probability: float
-    n: int
 
 
 TREATMENTS = (

@@ -231,7 +231,7 @@ def edit_view(
             manifest.base.tensors - sum(t.before is not None for t in manifest.tensors), 0
         ),
         assurance=words.ASSURANCE[manifest.method.assurance],
-        unlearned=words.UNLEARNED if manifest.method.kind == "unlearn" else "",
+        unlearned=words.unlearned(manifest) if manifest.method.kind == "unlearn" else "",
         digests=tuple(digest_lines(manifest)),
         made=(
             ("method", f"{manifest.method.name}: {manifest.method.summary}"),

@@ -45,6 +45,11 @@ class Kept:
         own = list(self._head.parameters()) if self._copied else []
         return sum(value.numel() * value.element_size() for value in (*values, *own))
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that were read for what is kept."""
+        return sum(len(example.ids) for found in self._values.values() for example in found)
+
     def compute(self, term: Term, examples: Iterable[Example], run: hubedit.RunContext) -> None:
         """Compute what a term asks for, of examples that it was not yet computed of."""
         if term.before is None:

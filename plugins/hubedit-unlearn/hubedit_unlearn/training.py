@@ -54,6 +54,7 @@ def unlearn(
                 step = loop.run(watch, objective.rule(config, setting))
             objective.finish(config, setting, trained, watch)
             watch.conclude(step, ranks.count)
+            run.record("compute", loop.work(watch))
             updates = trained.updates()
         for parameter, update in updates.items():
             model.update(parameter, update)
@@ -75,6 +76,7 @@ class Loop:
         self._model, self._trained, self._parts = model, trained, parts
         self._config, self._run, self._terms, self._ranks = config, run, terms, ranks
         self.sizes = sizes(parts, config)
+        self._tokens = 0
         self.total = config.steps
         if config.epochs is not None:
             self.total = math.ceil(config.epochs * len(parts.forget) / self.sizes.forget)
@@ -110,12 +112,14 @@ class Loop:
         with checkpoints, self._run.progress("forgetting", total=self.total) as bar:
             done = checkpoints.resume(watch)
             for _ in range(done):
-                next(drawn)
+                self._count(next(drawn))
             bar.advance(done)
             for step in range(done + 1, self.total + 1):
                 for group in self.optimiser.param_groups:
                     group["lr"] = self.peak * schedule(self._config, step, self.total)
-                figures = self.step(next(drawn))
+                items = next(drawn)
+                self._count(items)
+                figures = self.step(items)
                 if not all(map(math.isfinite, figures.values())):
                     raise hubedit.MethodError(
                         f"the loss was no longer finite at step {step}; use a smaller learning_rate"
@@ -128,6 +132,19 @@ class Loop:
                     break
                 checkpoints.save(step, watch)
         return step
+
+    def _count(self, drawn: Sequence[Sequence[Item]]) -> None:
+        self._tokens += sum(len(example.ids) for items in drawn for example in flat(items))
+
+    def work(self, watch: Watch) -> dict[str, int]:
+        """Tokens of all ranks that were trained on, and those that were read besides.
+
+        Read are the texts of which the model before was asked, and those of every look; a second
+        forward pass where activations are computed again counts as reading.
+        """
+        again = self._tokens if self._config.activation_checkpointing else 0
+        read = self.kept.tokens + watch.tokens * len(watch.looks) + again
+        return {"tokens_trained": self._tokens, "tokens_read": read}
 
     def draws(self, generator: torch.Generator) -> Iterator[list[list[Item]]]:
         """The items of each step, term by term, without end."""

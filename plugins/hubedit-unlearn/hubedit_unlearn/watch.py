@@ -72,6 +72,11 @@ class Watch:
             )
 
     @property
+    def tokens(self) -> int:
+        """Tokens that each look reads."""
+        return sum(len(example.ids) for example in (*self._forget, *self._judged))
+
+    @property
     def growth(self) -> float | None:
         """Perplexity of the retained tokens over what it was at the start, if some are retained."""
         first, last = self.looks[0].loss, self.looks[-1].loss

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from hubedit_unlearn import GradDiff, GradDiffConfig
+from hubedit_unlearn import GradDiff, GradDiffConfig, Npo, NpoConfig
 from hubedit_unlearn.condition import as_found, as_stored, stored_dtype
 from hubedit_unlearn.training import default_rate, schedule
 
@@ -271,3 +271,20 @@ def test_the_rate_rises_and_falls_as_configured(make_model):
     full, lora = (GradDiffConfig(adaptation=kind) for kind in ("full", "lora"))
     assert default_rate(make_model(), full) == pytest.approx(0.032 / 32)
     assert default_rate(make_model(), lora) == pytest.approx(0.32 / 32)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_work_is_counted_in_tokens(make_model, rows, make_run, again):
+    run, model = make_run(), make_model()
+    settings = {"batch_size": 8, "forget_target": None, "evaluate_every": 2, "retain_ceiling": None}
+    config = NpoConfig(steps=3, **settings, activation_checkpointing=again)
+    Npo().apply(model, rows, config, run)
+    lengths = {
+        part: [len(model.tokenizer(row.content)["input_ids"]) for row in rows if row.part == part]
+        for part in ("forget", "retain")
+    }
+    forget, retain = sum(lengths["forget"]), sum(lengths["retain"])
+    trained = 3 * (forget + retain)
+    looks = (0, 2, 3)
+    read = forget + len(looks) * (forget + retain) + again * trained
+    assert run.records["compute"] == {"tokens_trained": trained, "tokens_read": read}
