@@ -48,7 +48,7 @@ class FtLConfig(FtConfig):
     """Settings of FT-L."""
 
     max_change: float = Field(
-        0.5,
+        2.0,
         gt=0,
         description="no element moves further than this many times the weight's root mean square "
         "(deviation: the published bounds are absolute and set per model)",

@@ -76,6 +76,8 @@ class KnConfig(hubedit.Config):
         1.0, ge=0, description="update: λ₁, how much of the old answer's embedding is subtracted"
     )
     new_weight: float = Field(
-        8.0, ge=0, description="update: λ₂, how much of the new answer's embedding is added"
+        2.0,
+        ge=0,
+        description="update: λ₂, how much of the new answer's embedding is added (published: 8)",
     )
     batch: int = Field(64, ge=1, description="texts in one pass through the model")
