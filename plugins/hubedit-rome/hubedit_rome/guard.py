@@ -21,6 +21,9 @@ EVERY = 7
 ANSWERED = 4
 """Tokens of the answer to each text of a model that reads and writes."""
 
+AT_ONCE = 8
+"""Texts in one pass."""
+
 _Asked = tuple[hubedit.Reading, Sequence[int]]
 """What is read, and the right tokens at its places."""
 
@@ -50,8 +53,8 @@ class Canary:
         subjects = [row.subject for row in rows]
         self.texts = [text for text in texts if not any(subject in text for subject in subjects)]
         ask = {"causal": _going_on, "masked": _filling, "seq2seq": _answering}
-        asked = [ask[model.layout.architecture](model, text) for text in self.texts]
-        self.asked = [one for one in asked if one is not None]
+        asked = ask[model.layout.architecture](model, self.texts)
+        self.asked = sorted(asked, key=lambda one: len(one[0].ids))
         self.before = self._loss(model)
 
     def ratio(self, model: hubedit.EditableModel) -> float | None:
@@ -65,11 +68,13 @@ class Canary:
     @torch.no_grad()
     def _loss(self, model: hubedit.EditableModel) -> float | None:
         total, count = 0.0, 0
-        for reading, answer in self.asked:
-            logits = model.model(**model.inputs([reading])).logits[0, list(reading.places)].float()
-            right = torch.tensor(answer, device=logits.device)
-            total += float(torch.nn.functional.cross_entropy(logits, right, reduction="sum"))
-            count += len(answer)
+        for some in _parts(self.asked):
+            logits = model.model(**model.inputs([reading for reading, _ in some])).logits
+            for own, (reading, answer) in zip(logits, some, strict=True):
+                said = own[list(reading.places)].float()
+                right = torch.tensor(answer, device=said.device)
+                total += float(torch.nn.functional.cross_entropy(said, right, reduction="sum"))
+                count += len(answer)
         return total / count if count else None
 
 
@@ -79,28 +84,46 @@ def _read(model: hubedit.EditableModel, text: str) -> list[int]:
     return list(model.tokenizer(text, truncation=True, max_length=longest)["input_ids"])
 
 
-def _going_on(model: hubedit.EditableModel, text: str) -> _Asked | None:
-    ids = _read(model, text)
-    return (hubedit.Reading(ids, range(len(ids) - 1)), ids[1:]) if len(ids) > 1 else None
+def _parts(asked: Sequence[_Asked]) -> Iterator[Sequence[_Asked]]:
+    for start in range(0, len(asked), AT_ONCE):
+        yield asked[start : start + AT_ONCE]
 
 
-def _filling(model: hubedit.EditableModel, text: str) -> _Asked | None:
-    ids = _read(model, text)
-    special = set(model.tokenizer.all_special_ids)
-    places = [at for at, token in enumerate(ids) if token not in special][EVERY // 2 :: EVERY]
-    hidden = [model.tokenizer.mask_token_id if at in places else one for at, one in enumerate(ids)]
-    return (hubedit.Reading(hidden, places), [ids[at] for at in places]) if places else None
+def _going_on(model: hubedit.EditableModel, texts: Sequence[str]) -> list[_Asked]:
+    rows = [_read(model, text) for text in texts]
+    return [(hubedit.Reading(ids, range(len(ids) - 1)), ids[1:]) for ids in rows if len(ids) > 1]
+
+
+def _filling(model: hubedit.EditableModel, texts: Sequence[str]) -> list[_Asked]:
+    special, mask = set(model.tokenizer.all_special_ids), model.tokenizer.mask_token_id
+    found: list[_Asked] = []
+    for ids in (_read(model, text) for text in texts):
+        places = [at for at, one in enumerate(ids) if one not in special][EVERY // 2 :: EVERY]
+        hidden = [mask if at in places else one for at, one in enumerate(ids)]
+        if places:
+            found.append((hubedit.Reading(hidden, places), [ids[at] for at in places]))
+    return found
 
 
 @torch.no_grad()
-def _answering(model: hubedit.EditableModel, text: str) -> _Asked | None:
-    reading = replace(model.next_reading("a"), ids=_read(model, text))
-    begun = len(reading.written)
-    for _ in range(ANSWERED):
-        logits = model.model(**model.inputs([reading])).logits[0, -1]
-        reading = replace(reading, written=[*reading.written, int(logits.argmax())])
-    said = list(reading.written)
-    return replace(reading, written=said[:-1], places=range(begun - 1, len(said) - 1)), said[begun:]
+def _answering(model: hubedit.EditableModel, texts: Sequence[str]) -> list[_Asked]:
+    start = model.next_reading("a")
+    begun = len(start.written)
+    rows = sorted((_read(model, text) for text in texts), key=len)
+    found: list[_Asked] = []
+    for some in _parts([(replace(start, ids=ids), ()) for ids in rows]):
+        readings = [reading for reading, _ in some]
+        for _ in range(ANSWERED):
+            best = model.model(**model.inputs(readings)).logits[:, -1].argmax(-1).tolist()
+            readings = [
+                replace(reading, written=[*reading.written, token])
+                for reading, token in zip(readings, best, strict=True)
+            ]
+        for reading in readings:
+            said = list(reading.written)
+            places = range(begun - 1, len(said) - 1)
+            found.append((replace(reading, written=said[:-1], places=places), said[begun:]))
+    return found
 
 
 @contextmanager
