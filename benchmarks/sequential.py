@@ -1,12 +1,13 @@
 """What is left of earlier edits after many later ones, each made on what those before it left.
 
     python benchmarks/sequential.py -o sequential.png
-    python benchmarks/sequential.py --plugins rome:1,memit:10,alphaedit:10 --rows 100
+    python benchmarks/sequential.py --plugins rome:1,memit:10,alphaedit:10:nullspace=0.3 --rows 100
 
 Facts of the demo's test split are written in batches, each batch an edit of its own on the stack:
-`rome:1` makes as many edits as there are facts, `alphaedit:10` a tenth. Between two edits the model
-is rebuilt from its stored bits, and a method is told of its own earlier edits what they kept, as
-`hubedit apply` on a stack would tell it. Guards are overruled, to show what they guard against.
+`rome:1` makes as many edits as there are facts, `alphaedit:10` a tenth. Settings that are not the
+defaults follow; `published` names those of ROME's and MEMIT's publications. Between two edits the
+model is rebuilt from its stored bits, and a method is told of its own earlier edits what they kept,
+as `hubedit apply` on a stack would tell it. Guards are overruled, to show what they guard against.
 Every `--every` facts all that were written so far are asked, and a fixed sample of neighbours whose
 facts no row changes. An answer counts if every one of its tokens is the likeliest.
 """
@@ -33,13 +34,35 @@ from hubedit.context import Silent
 from hubedit.delta import encode
 from hubedit.errors import HubEditError
 from hubedit.hub import Hub
-from hubedit.recipe import make_recipe
+from hubedit.recipe import make_recipe, parse_settings
 from hubedit.requests import rows_of
 from hubedit.rows import FactEdit
 from hubedit.run import prepare, run_method
 
 NEIGHBOURS = 200
 """How many neighbours are asked each time."""
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "rome": {
+        "keys": "original",
+        "clamp": "mlp",
+        "clamp_factor": 4,
+        "weight_decay": 0.5,
+        "ridge": 0,
+        "steps": 20,
+    },
+    "memit": {
+        "subjects": "apart",
+        "residual": "bare",
+        "ridge": 0,
+        "clamp_factor": 0.75,
+        "weight_decay": 0.5,
+        "learning_rate": 0.5,
+        "steps": 20,
+        "absolute_weight": 10,
+    },
+}
+"""The published forms; MEMIT's λ as it is best on the split dev of facts-gpt2."""
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -64,9 +87,25 @@ def sample(rows: Sequence[FactEdit]) -> list[tuple[str, str]]:
 
 
 def sequence(
-    directory: Path, rows: Sequence[FactEdit], plugin: str, size: int, every: int, seconds: float
+    directory: Path, rows: Sequence[FactEdit], one: str, every: int, seconds: float
 ) -> dict[str, Any]:
-    """Write rows in batches of `size` one on the other; what was left, every so often."""
+    """Write rows in batches one on the other; what was left, every so often.
+
+    Args:
+        directory: of the model.
+        rows: what is written.
+        one: a method, the rows of a batch and settings, such as `memit:10:ridge=0`.
+        every: ask after so many rows.
+        seconds: end after so long.
+    """
+    plugin, _, rest = one.partition(":")
+    text, _, given = rest.partition(":")
+    size = int(text or 1)
+    settings = (
+        PUBLISHED[plugin]
+        if given == "published"
+        else parse_settings(given.split(";") if given else [])
+    )
     asked = [(row.text, row.continuation) for row in rows]
     beside = sample(rows)
     told = [row.model_validate(row.model_dump(include=set(ASKED))) for row in rows]
@@ -74,6 +113,7 @@ def sequence(
         {
             "base": str(directory),
             "plugin": plugin,
+            "config": settings,
             "request": [row.model_dump(mode="json", exclude_defaults=True) for row in told],
             "threads": torch.get_num_threads(),
         }
@@ -110,7 +150,7 @@ def sequence(
             stopped = f"after {done} rows: {seconds:g} seconds were over"
             break
     return {
-        "plugin": plugin,
+        "plugin": f"{plugin} ({given})" if given else plugin,
         "batch": size,
         "neighbours": len(beside),
         "points": points,
@@ -179,10 +219,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ.setdefault("HUBEDIT_HOME", home)
         for one in args.plugins.split(","):
-            plugin, _, size = one.partition(":")
             directory = hubedit_demo.model_path(args.model)
-            size = int(size or 1)
-            found.append(sequence(directory, rows, plugin, size, args.every, args.seconds))
+            found.append(sequence(directory, rows, one, args.every, args.seconds))
     print(json.dumps(found, indent=1) if args.json else table(found, args.every))
     for one in [] if args.json else found:
         if one["stopped"]:
