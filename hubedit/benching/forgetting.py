@@ -10,7 +10,7 @@ from typing import Any
 from hubedit import __version__, context
 from hubedit.benching.cells import Cells
 from hubedit.benching.forgotten import ForgottenCell, ForgottenMatrix
-from hubedit.benching.matrix import check_output
+from hubedit.benching.matrix import check_names, check_output
 from hubedit.benching.place import Place
 from hubedit.context import Silent, Talk
 from hubedit.errors import RequestError
@@ -74,11 +74,7 @@ def bench_forgetting(
     import torch
 
     plugins, talk, opened = plugins or load_plugins(), talk or Silent(), hub or Hub
-    for name in methods:
-        plugins.method(name)
-    unknown = set(settings or {}) - set(methods)
-    if unknown:
-        raise RequestError(f"there are settings for {min(unknown)!r}, which is not benched")
+    check_names(methods, settings or {}, plugins)
     places = [
         Place(model, request, opened, count or asking.LIMIT, seed)
         for model, request in named_requests(models, split, forget, oracle, plugins, opened)

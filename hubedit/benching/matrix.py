@@ -103,11 +103,7 @@ def bench(
     import torch
 
     plugins, talk, opened = plugins or load_plugins(), talk or Silent(), hub or Hub
-    for name in methods:
-        plugins.method(name)
-    unknown = set(settings or {}) - set(methods)
-    if unknown:
-        raise RequestError(f"there are settings for {min(unknown)!r}, which is not benched")
+    check_names(methods, settings or {}, plugins)
     check_output(output)
     store = Cells(output, Cell)
     wanted = max([*edits, count or COUNT])
@@ -163,6 +159,21 @@ def _cell(place: _Place, job: Job, edits: int, store: Cells[Cell], fresh: bool, 
     if cell.state != "failed":
         store.put(key, cell)
     return cell
+
+
+def check_names(
+    methods: Sequence[str], settings: Mapping[str, Mapping[str, Any]], plugins: Plugins
+) -> None:
+    """Refuse a method that is not there, and settings of one that is not benched.
+
+    Raises:
+        HubEditError: names it.
+    """
+    for name in methods:
+        plugins.method(name)
+    unknown = set(settings) - set(methods)
+    if unknown:
+        raise RequestError(f"there are settings for {min(unknown)!r}, which is not benched")
 
 
 def check_output(output: Path) -> None:
