@@ -29,6 +29,11 @@ class Term:
     before: Before | None = None
     layer: int | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether it keeps texts as they are, so that what was lost of them can come back."""
+        return self.stream == "normal" or "retain" in self.stream
+
 
 def descent(batch: Scored) -> torch.Tensor:
     """Mean cross-entropy of the scored tokens."""

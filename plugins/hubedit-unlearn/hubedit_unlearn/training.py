@@ -49,6 +49,7 @@ def unlearn(
             watch = Watch(model, trained, dtype, parts, config, run)
             setting = Setting(model, parts, run)
             terms = objective.terms(config, setting)
+            watch.holding = any(term.holds for term in terms)
             with recomputing(model.model, config.activation_checkpointing):
                 loop = Loop(model, trained, parts, config, run, terms, ranks)
                 step = loop.run(watch, objective.rule(config, setting))

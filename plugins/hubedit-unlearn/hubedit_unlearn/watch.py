@@ -60,6 +60,8 @@ class Watch:
         self._judged = _some(parts.judged, config.evaluation_texts, run.generator)
         self.ruled = False
         """Whether the method's own rule ended the training."""
+        self.holding = True
+        """Whether the loss holds on to what is retained, so that more steps can bring it back."""
         self.looks = [self._now(0)]
         if self._forgotten:
             _stop(
@@ -97,13 +99,15 @@ class Watch:
     def look(self, step: int) -> bool:
         """Look again; returns whether training is to end.
 
-        That is when all is forgotten and enough retained, or when too much is lost.
+        That is when all is forgotten and enough retained, or cannot be brought back by more steps,
+        or when too much is lost.
 
         Raises:
             MethodError: what the model says is no longer finite.
         """
         self.looks.append(self._now(step))
-        done = self._forgotten and not self._beyond(self._config.retain_ceiling)
+        lost = self._beyond(self._config.retain_ceiling)
+        done = self._forgotten and not (lost and self.holding)
         return done or self._beyond(self._config.retain_stop)
 
     @property

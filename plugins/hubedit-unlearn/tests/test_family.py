@@ -103,6 +103,18 @@ def test_the_scale_of_a_negation_is_the_first_that_does(make_model, make_run, ro
     assert run.records["unlearning"]["forget_probability"] < 0.1
 
 
+def test_ascent_ends_once_all_is_forgotten_for_nothing_brings_back_what_it_lost(
+    make_model, make_run, rows
+):
+    run = make_run(force=True)
+    Ga().apply(make_model(), rows, Ga.config_type()(retain_ceiling=1.0, evaluate_every=1), run)
+    found = run.records["unlearning"]
+    assert found["forget_probability"] < 0.1
+    assert found["retain_perplexity_ratio"] > 1
+    assert found["steps"] < 60
+    assert "retain grew" in run.overrides[0]
+
+
 def test_training_ends_by_the_rule_of_a_method(make_model, make_run, rows):
     run = make_run(force=True)
     config = Jang.config_type()(
