@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 def cache_home() -> Path:
@@ -37,6 +38,10 @@ def canonical_json(value: Any) -> bytes:
 KEY = "key.json"
 ABOUT = "about.json"
 """What people call that which an artifact was made of; no part of its address."""
+
+
+STALE = 7.0
+"""Days after which unfinished work is taken for forgotten."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +152,23 @@ class ArtifactStore:
     def workspace(self, key: Mapping[str, Any]) -> Iterator[Path]:
         """A directory for unfinished work under `key`; gone once the `with` ends well.
 
-        One run has it at a time. The directory is named by a hash, and the key is not written.
+        One run has it at a time, and its user alone can read it. The directory is named by a hash,
+        and the key is not written.
         """
         address = self.address(key)
         work = self.root / f"{address}.work"
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f"{address}.lock"):
-            work.mkdir(exist_ok=True)
+            work.mkdir(mode=0o700, exist_ok=True)
+            work.chmod(0o700)
             yield work
             shutil.rmtree(work)
+
+    def sweep(self, days: float = STALE) -> None:
+        """Delete unfinished work that no run holds and none has touched for so many days."""
+        for work in self.root.glob("*.work"):
+            with suppress(OSError, Timeout):
+                touched = max(path.stat().st_mtime for path in (work, *work.iterdir()))
+                if touched < time.time() - days * 86400:
+                    with FileLock(work.with_suffix(".lock"), timeout=0):
+                        shutil.rmtree(work)

@@ -346,6 +346,11 @@ class Method(ABC, Generic[RowT, ConfigT]):
         return None
 
     @classmethod
+    def telling(cls, config: ConfigT) -> bool:
+        """Whether these settings let it change embeddings or head, whose rows name tokens."""
+        return False
+
+    @classmethod
     def row_type(cls) -> type[Row]:
         """The type of row the method takes, from its `Method[Row, Config]` base."""
         return cls._arguments()[0]

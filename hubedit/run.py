@@ -110,6 +110,11 @@ def prepare(
     weights = weights or (target is not None and target.weights) or start.stack.weights
     disclosed = (recipe.disclose or ("none" if method.kind == "unlearn" else "full")) == "full"
     key = None if disclosed else disclosure.edit_key(start.stack.result, rows)
+    if key is not None and not recipe.allow_embeddings and method.telling(config):
+        raise ConfigError(
+            f"with these settings {method.name} changes embeddings or head, whose rows can tell "
+            "which tokens were forgotten; choose others, or allow it with --allow-embeddings"
+        )
     corpus = read_corpus(recipe.corpus, start, hub)
     return Job(recipe, method, plugin, config, rows, start, target, weights, corpus, key)
 
@@ -355,6 +360,7 @@ def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
 
     generator = torch.Generator().manual_seed(job.recipe.seed)
     store = ArtifactStore(elsewhere=lookup(job.start.hub))
+    store.sweep()
     run = Run(generator, job.recipe.seed, job.corpus, force, talk, store)
     run.disclosed, run.earlier = job.key is None, job.earlier or ()
     if job.earlier is None:

@@ -29,7 +29,7 @@ class Checkpoints:
     """The newest state of one training, kept while it is not finished.
 
     It lies under a hash of the model, the settings, the seed and the request's token ids, holds
-    tensors and figures alone, and is gone once training has ended.
+    tensors and figures alone, is readable by its user alone, and is gone once training has ended.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Checkpoints:
             path = self._work / f"{step:08d}.safetensors"
             draft = path.with_suffix(".partial")
             meta = json.dumps({"step": step, "looks": watch.kept()})
+            draft.touch(mode=0o600)
             save_file(tensors, draft, metadata={"hubedit": meta})
             os.replace(draft, path)
             for old in self._work.glob("*.safetensors"):

@@ -54,6 +54,11 @@ class Unlearning:
                 found[name] = config.rank
         return found
 
+    @classmethod
+    def telling(cls, config: TrainingConfig) -> bool:
+        """Whether embeddings and head are trained; see `hubedit.Method.telling`."""
+        return config.train_embeddings
+
     def apply(
         self,
         model: hubedit.EditableModel,

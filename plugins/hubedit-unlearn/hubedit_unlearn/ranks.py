@@ -36,9 +36,10 @@ class Ranks:
             for name in ("FSDP", "DEEPSPEED"):
                 if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
                     raise hubedit.MethodError(
-                        f"{name} was asked for, and it would shard weights that hubedit compares "
-                        "with the base as a whole; launch without it: gradients are summed over "
-                        "the processes, and adaptation=lora or accumulation save memory"
+                        f"{name} was asked for, and it leaves every process a part of each weight, "
+                        "while looks, reference states and the finished change are of whole ones; "
+                        "launch without it (--multi_gpu): every process holds the model and "
+                        "gradients are summed; adaptation=lora or accumulation save memory"
                     )
             from accelerate import Accelerator
 

@@ -9,8 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from hubedit_unlearn.ranks import Ranks
 
 from hubedit import editions, hub, models
+from hubedit.errors import MethodError
 from hubedit.testing import tiny_model
 
 TOLERANCE = 1e-5
@@ -65,6 +68,14 @@ def launched(recipe, output, folder, count):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_shards_the_weights_is_refused_by_name(name, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(MethodError, match=rf"{name} was asked for.*--multi_gpu"):
+        Ranks(torch.device("cpu"))
 
 
 def test_two_processes_make_what_one_makes_and_the_first_alone_writes(recipe, tmp_path):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from filelock import FileLock
 from hubedit_unlearn import Dpo, DpoConfig, Npo, NpoConfig
 
 from hubedit.artifacts import ArtifactStore
@@ -78,6 +79,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         method().apply(make_model(), asked, settings, mortal(make_run, store, 6))
     [left] = store.root.glob("*.work/*")
     assert left.name == "00000004.safetensors"
+    modes = [path.stat().st_mode & 0o777 for path in (left.parent, left)]
+    assert modes == [0o700, 0o600]
     resumed, run = make_model(), make_run(artifacts=store)
     method().apply(resumed, asked, settings, run)
     assert run.messages[0] == "going on after step 4 of a run that was interrupted"
@@ -95,6 +98,23 @@ def test_another_request_does_not_take_up_the_checkpoint(make_model, make_run, r
     assert run.messages == []
     assert run.records["unlearning"]["steps"] == SETTINGS["steps"]
     assert len(list(store.root.glob("*.work"))) == 1
+
+
+def test_a_checkpoint_that_nobody_goes_on_from_is_swept(make_model, make_run, rows, tmp_path):
+    store = ArtifactStore(tmp_path)
+    with pytest.raises(Killed):
+        Npo().apply(make_model(), rows, NpoConfig(**SETTINGS), mortal(make_run, store, 6))
+    [left] = store.root.glob("*.work/*")
+    store.sweep()
+    assert left.exists()
+    week = time.time() - 8 * 86400
+    os.utime(left, (week, week))
+    os.utime(left.parent, (week, week))
+    with FileLock(left.parent.with_suffix(".lock")):
+        ArtifactStore(tmp_path).sweep()
+        assert left.exists()
+    store.sweep()
+    assert not left.parent.exists()
 
 
 def test_a_run_killed_by_the_system_leaves_a_whole_checkpoint(saved, tmp_path):

@@ -11,6 +11,8 @@ from hubedit_unlearn.condition import as_found, as_stored, stored_dtype
 from hubedit_unlearn.training import default_rate, schedule
 
 import hubedit
+from hubedit.recipe import make_recipe
+from hubedit.run import prepare
 
 NEVER = 1e-9
 """A target that is not reached, so that training takes all its steps."""
@@ -288,3 +290,17 @@ def test_the_work_is_counted_in_tokens(make_model, rows, make_run, again):
     looks = (0, 2, 3)
     read = forget + len(looks) * (forget + retain) + again * trained
     assert run.records["compute"] == {"tokens_trained": trained, "tokens_read": read}
+
+
+def test_embeddings_are_refused_before_anything_is_loaded(saved):
+    rows = [{"text": "Ana Brook plays the violin."}, {"text": "Tom Reed.", "part": "retain"}]
+    keys = {
+        "base": str(saved("gpt2", False)),
+        "plugin": "npo",
+        "request": rows,
+        "config": {"train_embeddings": True},
+    }
+    with pytest.raises(hubedit.ConfigError, match="--allow-embeddings"):
+        prepare(make_recipe(keys), lambda: None)
+    for leave in ({"allow_embeddings": True}, {"disclose": "full"}, {"config": {}}):
+        assert prepare(make_recipe({**keys, **leave}), lambda: None).method.name == "npo"
