@@ -211,6 +211,12 @@ _MISSING_OF_FORGETTING = {
 }
 
 
+COMES_BACK = "whether it comes back by other prompts, more training or quantisation"
+OTHERWISE = "whether it comes back in other ways than the treatments shown"
+NO_ORACLE = "a model retrained without the forgotten texts (none was given)"
+"""What probes cannot tell of forgetting, and what a measurement leaves open of it."""
+
+
 def not_tested(rows: Sequence[Row], probes: Iterable[Probe]) -> tuple[str, ...]:
     """Say in plain words which questions nobody asked."""
     groups = {probe.group for probe in probes}
@@ -218,8 +224,7 @@ def not_tested(rows: Sequence[Row], probes: Iterable[Probe]) -> tuple[str, ...]:
     missing = _MISSING_OF_FORGETTING if forgetting else _MISSING.get(type(rows[0]).__name__, {})
     sentences = [text for group, text in missing.items() if group not in groups]
     if forgetting:
-        sentences.append("whether it comes back by other prompts, more training or quantisation")
-        sentences.append("a model retrained without the forgotten texts (none was given)")
+        sentences += [COMES_BACK, NO_ORACLE]
     sentences.append("general abilities of the model (no benchmark was run)")
     return tuple(sentences)
 

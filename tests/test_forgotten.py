@@ -133,6 +133,8 @@ def test_a_measurement_is_written_into_the_edit_and_quotes_nothing(
         assert "| `extraction-strength` |" in text
         assert "✓ gate utility at least 0" in text
         assert "| int4 | 4 |" in text
+        assert "none was given" not in text
+        assert "other ways than the treatments shown" in text
     kept = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["forgetting"]
     assert kept["after"] == folder.name
     assert str(tiny.parent) not in json.dumps(kept)
@@ -146,7 +148,10 @@ def test_a_measurement_is_written_into_the_edit_and_quotes_nothing(
         assert not any(name.encode() in content for name in (*NAMES, "Porto", "Riga"))
     assert hubedit("verify", edit, "--deep")[0] == 0
     assert hubedit(*asked)[0] == 0
-    assert "No gate was set" in (edit / "README.md").read_text(encoding="utf-8")
+    card = (edit / "README.md").read_text(encoding="utf-8")
+    assert "No gate was set" in card
+    assert "none was given" in card
+    assert "comes back by other prompts" in card
 
 
 def test_a_measurement_is_attached_to_its_own_edit_alone(edit, tiny, hubedit, request_file):

@@ -12,7 +12,7 @@ from hubedit.editions import Edition
 from hubedit.errors import HubEditError, OutputError, RequestError
 from hubedit.manifest import CARD_FILE, STACK_FILE, Manifest
 from hubedit.measured import Forgetting
-from hubedit.probes import from_jsonl
+from hubedit.probes import COMES_BACK, NO_ORACLE, OTHERWISE, from_jsonl
 from hubedit.requests import request_digest
 from hubedit.rows import Row
 
@@ -62,7 +62,10 @@ def attach(directory: Path, edition: Edition, found: Forgetting, rows: Sequence[
     Raises:
         OutputError: what would be written quotes an undisclosed request.
     """
-    manifest = edition.manifests[-1].model_copy(update={"forgetting": found})
+    before = edition.manifests[-1]
+    manifest = before.model_copy(
+        update={"forgetting": found, "not_tested": _still_open(before.not_tested, found)}
+    )
     folder = edition.stack.edits[-1].folder
     probes = from_jsonl(edition.place.read(f"{folder}/probes.jsonl").decode("utf-8"))
     with revisions.finished_directory(directory, replace=True) as work:
@@ -77,6 +80,14 @@ def attach(directory: Path, edition: Edition, found: Forgetting, rows: Sequence[
                 )
             except HubEditError as error:
                 raise OutputError(f"the measurement was not attached: {error}") from error
+
+
+def _still_open(sentences: Sequence[str], found: Forgetting) -> tuple[str, ...]:
+    """What was not tested, once a measurement has been made."""
+    others = [one for one in sentences if one not in (COMES_BACK, OTHERWISE, NO_ORACLE)]
+    left = [OTHERWISE if found.curves else COMES_BACK]
+    left += [] if found.oracle else [NO_ORACLE]
+    return (*others[:-1], *left, *others[-1:])
 
 
 def _linked(source: Path, target: Path) -> None:
