@@ -68,13 +68,8 @@ def _show(matrix: ForgottenMatrix) -> None:
     console = Console(markup=False, highlight=False)
     console.width = max(console.width, WIDTH)
     for asked, cells in by_request(matrix):
-        table = Table(
-            *heads(matrix),
-            box=None,
-            header_style="bold",
-            title=title(asked),
-            title_justify="left",
-        )
+        console.print(title(asked), style="italic", soft_wrap=True)
+        table = Table(*heads(matrix), box=None, header_style="bold")
         for cell in cells:
             if cell.state == "done":
                 table.add_row(*line(matrix, cell))
