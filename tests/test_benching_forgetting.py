@@ -208,3 +208,6 @@ def test_facts_and_requests_are_benched_apart(hubedit, methods):
         "bench", "--methods", "blur", "--models", "facts-tofu", "--oracle", "x"
     )
     assert (status, "--oracle goes with --forget" in err) == (2, True)
+    more = ["--workers", 2, "--threads", 2]
+    status, _, err = hubedit("bench", "--methods", "blur", "--model", "facts-tofu", *more)
+    assert (status, "leave --threads out" in err) == (2, True)

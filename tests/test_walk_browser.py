@@ -5,6 +5,8 @@ import pytest
 from browser import CHROMIUM, MISSING, browser
 from test_way import recipe_in
 
+# No Python package brings a browser, so a stranger's first test run must do without; `.ci/run`
+# installs one, so that these run for every commit that lands.
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 SHOWN = """[...document.querySelectorAll(".probes tbody tr")].filter(

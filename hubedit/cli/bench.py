@@ -154,6 +154,8 @@ def command(
     given |= {"output": output, "settings": _settings(settings), "talk": talk}
     if oracle is not None and forget is None:
         raise click.UsageError("--oracle goes with --forget")
+    if (workers or 1) > 1 and (given["threads"] or 1) > 1:
+        raise click.UsageError("each of --workers runs on one thread; leave --threads out")
     offered = load_plugins().models()
     if workers is None:
         alone = local or cases is not None or oracle is not None or given["threads"] is not None
