@@ -168,7 +168,7 @@ class Place:
             measures = self._measures(self.model)
         else:
             with loaded(open_edition(str(self.request.oracle), self.hub)) as oracle:
-                measures = self._measures(oracle)
+                measures = self._measures(oracle, self._said)
         return blank.model_copy(update={"state": "done", "measures": measures})
 
     def _made(self, job: Job, blank: ForgottenCell, talk: Talk) -> ForgottenCell:
@@ -196,8 +196,9 @@ class Place:
             }
         )
 
-    def _measures(self, model: LoadedModel) -> dict[str, Value]:
-        found = values(hear(model, self._cases), self._said)
+    def _measures(self, model: LoadedModel, heard: list[Heard] | None = None) -> dict[str, Value]:
+        """All measures of a model, of which it may be known already what it says to the cases."""
+        found = values(heard or hear(model, self._cases), self._said)
         forget = [case for case in self._cases if case.part == "forget"]
         with quantised(model, 4):
             point = came_back("int4", 4, model, forget)
