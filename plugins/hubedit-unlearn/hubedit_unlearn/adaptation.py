@@ -11,6 +11,7 @@ import torch
 import hubedit
 from hubedit_unlearn.choice import belongs
 from hubedit_unlearn.config import TrainingConfig
+from hubedit_unlearn.sharding import Sharding
 
 Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
@@ -32,9 +33,14 @@ class Trained:
 
 
 def adapted(
-    model: hubedit.EditableModel, config: TrainingConfig, generator: torch.Generator
+    model: hubedit.EditableModel,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    sharding: Sharding,
 ) -> AbstractContextManager[Trained]:
     """Make the chosen weights trainable while the `with` lasts, by the configured adaptation.
+
+    The model is sharded once it has all its parameters.
 
     Raises:
         ConfigError: settings contradict each other or the model.
@@ -42,10 +48,10 @@ def adapted(
         MethodError: the weights cannot be trained in their working dtype.
     """
     if config.adaptation == "full":
-        return in_place(model, config)
+        return in_place(model, config, sharding)
     from hubedit_unlearn.lora import beside
 
-    return beside(model, config, generator)
+    return beside(model, config, generator, sharding)
 
 
 def chosen_layers(model: hubedit.EditableModel, config: TrainingConfig) -> set[int]:
@@ -66,7 +72,9 @@ def chosen_layers(model: hubedit.EditableModel, config: TrainingConfig) -> set[i
 
 
 @contextmanager
-def in_place(model: hubedit.EditableModel, config: TrainingConfig) -> Iterator[Trained]:
+def in_place(
+    model: hubedit.EditableModel, config: TrainingConfig, sharding: Sharding
+) -> Iterator[Trained]:
     """Train the chosen parameters themselves: matrices, biases and layer norms.
 
     Raises:
@@ -75,24 +83,26 @@ def in_place(model: hubedit.EditableModel, config: TrainingConfig) -> Iterator[T
         MethodError: they are not in float32.
     """
     layers, layout = chosen_layers(model, config), model.layout
-    chosen = [
-        parameter
-        for name, parameter in model.model.named_parameters()
+    names = [
+        name
+        for name, _ in model.model.named_parameters()
         if (layout.layer_of(name) in layers and belongs(layout, name, config.modules))
         or (config.train_embeddings and layout.module_of(name) in ("embeddings", "head"))
     ]
-    if not chosen:
+    if not names:
         raise hubedit.UnsupportedModelError(
             f"the chosen layers have no weights of modules={config.modules}; set modules=all"
         )
-    odd = {parameter.dtype for parameter in chosen} - {torch.float32}
+    odd = {model.model.get_parameter(name).dtype for name in names} - {torch.float32}
     if odd:
         raise hubedit.MethodError(
             f"weights are trained in float32, and the model is loaded as {odd.pop()}; leave the "
             "recipe's dtype at float32, or set adaptation=lora"
         )
-    for parameter in chosen:
-        parameter.requires_grad_(True)
+    for name in names:
+        model.model.get_parameter(name).requires_grad_(True)
+    sharding.shard(model)
+    chosen = [model.model.get_parameter(name) for name in names]
     starts = [parameter.detach().clone() for parameter in chosen] if config.negates else []
     yield Trained(
         chosen,

@@ -19,6 +19,7 @@ from hubedit_unlearn.adaptation import Trained
 from hubedit_unlearn.config import TrainingConfig
 from hubedit_unlearn.parts import Parts
 from hubedit_unlearn.ranks import Ranks
+from hubedit_unlearn.sharding import gathered, like
 from hubedit_unlearn.watch import Watch
 
 KINDS = ("value", "exp_avg", "exp_avg_sq")
@@ -54,7 +55,7 @@ class Checkpoints:
                 "model": model.digest(),
                 "config": config.model_dump(mode="json"),
                 "seed": run.seed,
-                "ranks": ranks.count,
+                **ranks.record,
                 "request": hashlib.sha256(json.dumps(tokens).encode()).hexdigest(),
             }
 
@@ -78,13 +79,15 @@ class Checkpoints:
         """Write the state after a step, if one is due, and drop the one before it."""
         if self._work is None or step % self._config.checkpoint_every:
             return
+        tensors = {}
+        for number, parameter in enumerate(self._trained.parameters):
+            state = self._optimiser.state[parameter]
+            values = (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
+            for kind, value in zip(KINDS, values, strict=True):
+                whole = gathered(value)
+                if self._ranks.index == 0:
+                    tensors[f"{kind}.{number}"] = whole.cpu().contiguous()
         if self._ranks.index == 0:
-            tensors = {}
-            for number, parameter in enumerate(self._trained.parameters):
-                state = self._optimiser.state[parameter]
-                values = (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
-                for kind, value in zip(KINDS, values, strict=True):
-                    tensors[f"{kind}.{number}"] = value.contiguous()
             path = self._work / f"{step:08d}.safetensors"
             draft = path.with_suffix(".partial")
             meta = json.dumps({"step": step, "looks": watch.kept()})
@@ -104,12 +107,14 @@ class Checkpoints:
         with safe_open(found[-1], framework="pt") as file, torch.no_grad():
             state = json.loads(file.metadata()["hubedit"])
             for number, parameter in enumerate(self._trained.parameters):
-                value, first, second = (file.get_tensor(f"{kind}.{number}") for kind in KINDS)
+                value, first, second = (
+                    like(file.get_tensor(f"{kind}.{number}"), parameter) for kind in KINDS
+                )
                 parameter.copy_(value)
                 self._optimiser.state[parameter] = {
                     "step": torch.tensor(float(state["step"])),
-                    "exp_avg": first.to(parameter.device),
-                    "exp_avg_sq": second.to(parameter.device),
+                    "exp_avg": first,
+                    "exp_avg_sq": second,
                 }
         watch.restore(state["looks"])
         self._run.log(f"going on after step {state['step']} of a run that was interrupted")

@@ -15,11 +15,15 @@ import hubedit
 from hubedit_unlearn.adaptation import Pairs, Trained, chosen_layers
 from hubedit_unlearn.choice import belongs
 from hubedit_unlearn.config import TrainingConfig
+from hubedit_unlearn.sharding import Sharding, gathered, like
 
 
 @contextmanager
 def beside(
-    model: hubedit.EditableModel, config: TrainingConfig, generator: torch.Generator
+    model: hubedit.EditableModel,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    sharding: Sharding,
 ) -> Iterator[Trained]:
     """Put factors A [rank, in] and B [out, rank] beside each chosen matrix (Hu et al. 2021, eq. 3).
 
@@ -51,23 +55,25 @@ def beside(
     )
     try:
         inject_adapter_in_model(settings, model.model)
-        factors = {name: _factors(model.model.get_submodule(name)) for name in found}
-        for a, b in factors.values():
+        adapters = {name: model.model.get_submodule(name) for name in found}
+        for a, b in map(_factors, adapters.values()):
             bound = 1 / math.sqrt(a.shape[1])
             with torch.no_grad():
                 a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
                 b.zero_()
+        sharding.shard(model)
+        factors = {name: _factors(adapter) for name, adapter in adapters.items()}
 
         def product(name: str) -> tuple[torch.Tensor, torch.Tensor]:
             """The change of a weight as left · right, in the weight's own orientation."""
-            a, b = (factor.detach().float() for factor in factors[name])
+            a, b = (gathered(factor.detach()).float() for factor in factors[name])
             return (scaling * a.T, b.T) if conv1d else (scaling * b, a)
 
         def stored() -> Pairs:
             for name, (_, b) in factors.items():
                 left, right = product(name)
                 weight: torch.Tensor = found[name].weight
-                yield weight, weight.detach().float() + left @ right
+                yield weight, weight.detach().float() + like(left @ right, weight)
                 yield b, torch.zeros_like(b)
 
         def updates() -> Mapping[str, hubedit.LowRank]:

@@ -24,6 +24,7 @@ from hubedit_unlearn.parts import Parts, read_parts
 from hubedit_unlearn.ranks import Ranks
 from hubedit_unlearn.scoring import Share, observed, scored
 from hubedit_unlearn.setting import Rule, Setting
+from hubedit_unlearn.sharding import by_kind, trainee
 from hubedit_unlearn.streams import Drawing, Item
 from hubedit_unlearn.texts import Example
 from hubedit_unlearn.watch import Watch
@@ -45,16 +46,19 @@ def unlearn(
     ranks = Ranks(model.device)
     with as_found(model.model):
         dtype = stored_dtype(model.model.parameters())
-        with adapted(model, config, run.generator) as trained:
-            watch = Watch(model, trained, dtype, parts, config, run)
-            setting = Setting(model, parts, run)
+        with (
+            trainee(model, ranks) as own,
+            adapted(own, config, run.generator, ranks) as trained,
+        ):
+            watch = Watch(own, trained, dtype, parts, config, run)
+            setting = Setting(own, parts, run)
             terms = objective.terms(config, setting)
             watch.holding = any(term.holds for term in terms)
-            with recomputing(model.model, config.activation_checkpointing):
-                loop = Loop(model, trained, parts, config, run, terms, ranks)
+            with recomputing(own.model, config.activation_checkpointing):
+                loop = Loop(own, trained, parts, config, run, terms, ranks)
                 step = loop.run(watch, objective.rule(config, setting))
             objective.finish(config, setting, trained, watch)
-            watch.conclude(step, ranks.count)
+            watch.conclude(step, ranks.record)
             run.record("compute", loop.work(watch))
             updates = trained.updates()
         for parameter, update in updates.items():
@@ -85,7 +89,7 @@ class Loop:
         self._cast = partial(cast, config, model.device)
         self.kept = Kept(model, config, terms, self._cast)
         self.optimiser = torch.optim.AdamW(
-            trained.parameters,
+            [{"params": kind} for kind in by_kind(trained.parameters)],
             lr=self.peak,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -157,7 +161,7 @@ class Loop:
     def step(self, drawn: Sequence[Sequence[Item]]) -> dict[str, float]:
         """Take one optimiser step; returns what each term gives, by its stream."""
         figures = self.gradients(drawn)
-        torch.nn.utils.clip_grad_norm_(self._trained.parameters, self._config.max_gradient)
+        self._ranks.clip(self._trained.parameters, self._config.max_gradient)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return figures
@@ -175,11 +179,10 @@ class Loop:
         for number, (term, items) in enumerate(zip(self._terms, drawn, strict=True)):
             share = Share.of(flat(items))
             batches = split(items, self.sizes.batches * self._ranks.count)
-            for batch in self._ranks.mine(batches):
-                if batch:
-                    loss = self._loss(term, flat(batch), share)
-                    torch.autograd.backward(term.weight * loss)
-                    values[number] += float(loss.detach())
+            for batch, counts in self._ranks.mine(batches):
+                loss = self._loss(term, flat(batch), share)
+                torch.autograd.backward(term.weight * loss * counts)
+                values[number] += float(loss.detach()) * counts
         self._ranks.sum_gradients(self._trained.parameters)
         values = self._ranks.sum(values)
         return dict(zip((term.stream for term in self._terms), values.tolist(), strict=True))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import torch
 
@@ -132,8 +133,8 @@ class Watch:
         """Take the looks of a run that was interrupted for one's own."""
         self.looks = [Look(*look) for look in kept]
 
-    def conclude(self, step: int, ranks: int = 1) -> None:
-        """Record the figures, and judge how it ended.
+    def conclude(self, step: int, ranks: Mapping[str, Any]) -> None:
+        """Record the figures, beside how many ranks there were, and judge how it ended.
 
         Raises:
             CollapseError: too much of what was to be retained is lost, unless `run.force` is set.
@@ -153,7 +154,7 @@ class Watch:
             {
                 **self._counts,
                 "steps": step,
-                "ranks": ranks,
+                **ranks,
                 "stored_dtype": str(self._dtype).removeprefix("torch."),
                 "trained_values": sum(item.numel() for item in self._trained.parameters),
                 "forget_probability_before": _figure(first.probability),

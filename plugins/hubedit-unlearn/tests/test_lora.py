@@ -7,9 +7,12 @@ import torch
 from hubedit_unlearn import GradDiffConfig
 from hubedit_unlearn.condition import as_found, as_stored
 from hubedit_unlearn.lora import beside, linear_modules
+from hubedit_unlearn.ranks import Ranks
 from peft.tuners.lora import LoraLayer
 
 import hubedit
+
+CPU = torch.device("cpu")
 
 
 def config(**settings):
@@ -33,7 +36,7 @@ def test_the_updates_are_what_peft_merges(make_model, family):
     before = {name: value.detach().clone() for name, value in model.model.named_parameters()}
     ids = torch.tensor([[5, 9, 40, 41]])
     with as_found(model.model):
-        with beside(model, config(rank=3, alpha=7), generator()) as trained:
+        with beside(model, config(rank=3, alpha=7), generator(), Ranks(CPU)) as trained:
             stir(trained)
             updates = trained.updates()
             adapted = model.model(ids).logits.detach()
@@ -60,7 +63,7 @@ def test_what_is_looked_at_is_the_rounded_sum_of_weight_and_factors(make_model):
     model = make_model()
     ids = torch.tensor([[5, 9, 40, 41]])
     with as_found(model.model):
-        with beside(model, config(), generator()) as trained:
+        with beside(model, config(), generator(), Ranks(CPU)) as trained:
             stir(trained)
             with as_stored(trained, torch.bfloat16):
                 seen = model.model(ids).logits
@@ -76,7 +79,7 @@ def test_untrained_factors_change_nothing(make_model):
     model = make_model()
     ids = torch.tensor([[5, 9, 40, 41]])
     before = model.model(ids).logits
-    with as_found(model.model), beside(model, config(), generator()) as trained:
+    with as_found(model.model), beside(model, config(), generator(), Ranks(CPU)) as trained:
         assert len(trained.parameters) == 2 * 3 * 4
         assert torch.equal(model.model(ids).logits, before)
     assert torch.equal(model.model(ids).logits, before)
@@ -87,7 +90,7 @@ def test_factors_come_from_the_generator_of_the_run_alone(make_model):
     for seed in (0, 1):
         model = make_model()
         torch.manual_seed(seed)
-        with as_found(model.model), beside(model, config(), generator()) as trained:
+        with as_found(model.model), beside(model, config(), generator(), Ranks(CPU)) as trained:
             drawn.append([parameter.detach().clone() for parameter in trained.parameters])
     assert all(torch.equal(*pair) for pair in zip(*drawn, strict=True))
 
@@ -104,6 +107,6 @@ def test_linear_modules_are_those_of_the_chosen_blocks(make_model):
 def test_a_rank_beyond_a_matrix_is_refused(make_model):
     with (
         pytest.raises(hubedit.ConfigError, match="has a side of 16"),
-        beside(make_model("llama"), config(rank=17), generator()),
+        beside(make_model("llama"), config(rank=17), generator(), Ranks(CPU)),
     ):
         pass

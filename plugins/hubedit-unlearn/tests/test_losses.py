@@ -266,7 +266,7 @@ def step_of(make_model, make_run, name, request, shuffle=None, **settings):
     """The gradient of the first step of a method, and what its terms give."""
     model, run = make_model(), make_run()
     asked = [row for row in request if name not in ASKING or row.part != "forget" or refuses(row)]
-    with as_found(model.model), in_place(model, config_of("ga")) as trained:
+    with as_found(model.model), in_place(model, config_of("ga"), Ranks(model.device)) as trained:
         loop = loop_of(model, name, asked, run, trained, **settings)
         loop.look_ahead()
         drawn = next(loop.draws(run.generator))

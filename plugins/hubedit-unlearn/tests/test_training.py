@@ -253,9 +253,10 @@ def test_the_stored_dtype_is_read_off_the_bits():
 
 def test_rounding_for_a_look_is_undone_to_the_bit(make_model):
     from hubedit_unlearn.adaptation import in_place
+    from hubedit_unlearn.ranks import Ranks
 
     model = make_model()
-    with as_found(model.model), in_place(model, GradDiffConfig()) as trained:
+    with as_found(model.model), in_place(model, GradDiffConfig(), Ranks(model.device)) as trained:
         with torch.no_grad():
             for parameter in trained.parameters:
                 parameter.add_(1e-3)
