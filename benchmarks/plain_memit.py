@@ -55,15 +55,15 @@ class PlainMemit(hubedit.Method[hubedit.FactEdit, PlainConfig]):
         """Write all rows into the layers, the residual spread over them."""
         prefixes = written(model, torch.Generator().manual_seed(run.seed))
         last = config.layers[-1]
+        moments = [statistic(model, layer, run).double() for layer in config.layers]
         goals = torch.stack([goal(model, row, prefixes, config, run, last) for row in rows], dim=1)
         for number, layer in enumerate(config.layers):
             name = model.layout.mlp_out_weight(layer)
             keys = torch.stack([key(model, row, prefixes, layer) for row in rows], dim=1).double()
-            block = model.layout.at("block", layer if layer == last else last)
+            block = model.layout.at("block", last)
             now = torch.stack([read(model, block, row.text, row)[1] for row in rows], dim=1)
             residual = (goals - now).double() / (len(config.layers) - number)
-            moment = statistic(model, layer, run).double()
-            spread = torch.linalg.solve(config.weight * moment + keys @ keys.T, keys)
+            spread = torch.linalg.solve(config.weight * moments[number] + keys @ keys.T, keys)
             left, right = residual.float(), spread.T.float()
             if model.layout.conv1d:
                 left, right = right.T, left.T
@@ -138,10 +138,9 @@ def key(
 
 
 def statistic(model: hubedit.EditableModel, layer: int, run: hubedit.RunContext) -> torch.Tensor:
-    """The mean of kkᵀ over all tokens of the corpus, in float32."""
+    """The mean of kkᵀ over all tokens of the corpus, in float32, of the model as it stands."""
     assert run.corpus is not None
     module, texts = model.layout.at("mlp_out", layer), run.corpus.texts
-    ignored = [model.layout.mlp_out_weight(number) for number in range(layer + 1)]
 
     def build(folder: Path) -> None:
         total, count = torch.zeros(0), 0
@@ -157,7 +156,7 @@ def statistic(model: hubedit.EditableModel, layer: int, run: hubedit.RunContext)
 
     named = {
         "plain": "statistic",
-        "model": model.digest(ignored),
+        "model": model.digest(),
         "layer": layer,
         "corpus": run.corpus.digest,
     }
