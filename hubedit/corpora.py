@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.editions import Edition
-from hubedit.errors import RecipeError
+from hubedit.errors import RecipeError, near_misses
 from hubedit.hub import Hub
 from hubedit.method import Corpus
 from hubedit.requests import without_none
@@ -62,7 +62,7 @@ def _corpus(content: bytes, source: str) -> Corpus:
 
 
 def _dataset(text: str, hub: Hub) -> Corpus:
-    """The texts of `hf://datasets/owner/name[@revision][#split]`: its column `text`, or the first.
+    """The texts of a dataset as `load_dataset` names it: its column `text`, or the first of text.
 
     Raises:
         RecipeError: it has no such split, or no column of text.
@@ -83,7 +83,7 @@ def _dataset(text: str, hub: Hub) -> Corpus:
 
 
 def dataset_records(text: str, hub: Hub) -> list[dict[str, Any]]:
-    """The rows of `hf://datasets/owner/name[@revision][#split]` as records of a request."""
+    """The rows of a dataset, as `load_dataset` names it, as records of a request."""
     rows, _ = load_dataset(text, hub)
     return [without_none(record) for record in rows]
 
@@ -91,20 +91,41 @@ def dataset_records(text: str, hub: Hub) -> list[dict[str, Any]]:
 def load_dataset(text: str, hub: Hub) -> tuple[Any, str]:
     """A split of a Hub dataset from its files at an exact commit, and where it is from, in words.
 
+    Args:
+        text: `hf://datasets/owner/name[/config][@revision][#split]`. A revision may hold slashes,
+            so the config stands before it. The split is `train` by default.
+        hub: where the dataset is.
+
     Raises:
-        RecipeError: it cannot be read, or has no such split.
+        RecipeError: it cannot be read, or has no such config or split, or several configs and
+            none is named.
     """
     import datasets
 
     place, _, split = text.removeprefix(DATASET).partition("#")
-    repo, _, revision = place.partition("@")
+    path, _, revision = place.partition("@")
+    owner, _, rest = path.partition("/")
+    name, _, config = rest.partition("/")
+    repo = f"{owner}/{name}" if name else owner
     commit, folder = hub.pull_dataset(repo, revision or None)
     quiet = not sys.stderr.isatty()
     if quiet:
         datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(str(folder), split=split or "train")
+        known = datasets.get_dataset_config_names(str(folder))
+        if config and config not in known:
+            raise RecipeError(
+                f"{repo}@{commit} has no config {config!r}; {near_misses(config, known)}"
+            )
+        if not config and datasets.get_dataset_default_config_name(str(folder)) is None:
+            sign = f"@{revision}" if revision else ""
+            raise RecipeError(
+                f"{repo}@{commit} has the configs {', '.join(known)}; name one, as in "
+                f"{DATASET}{repo}/{known[0]}{sign}"
+            )
+        rows = datasets.load_dataset(str(folder), config or None, split=split or "train")
     except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(f"{text} cannot be read: {said}") from error
-    return rows, f"{repo}@{commit}, split {split or 'train'}"
+    where = f"{repo}@{commit}, " + (f"config {config}, " if config else "")
+    return rows, f"{where}split {split or 'train'}"

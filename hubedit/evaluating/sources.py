@@ -46,7 +46,8 @@ def named_cases(
     """Read the cases that a user names.
 
     Args:
-        name: a file, `hf://datasets/owner/name[@rev][#split]`, or a small model of a plugin.
+        name: a file, `hf://datasets/owner/name[/config][@rev][#split]`, or a small model of a
+            plugin.
         plugins: those that offer small models.
         hub: opens the Hub, for a dataset.
         split: of a small model's cases, or of a file whose rows name one.
