@@ -5,7 +5,7 @@
 
 Facts of the demo's test split are written in batches, each batch an edit of its own on the stack:
 `rome:1` makes as many edits as there are facts, `alphaedit:10` a tenth. Settings that are not the
-defaults follow; `published` names those of ROME's and MEMIT's publications. Between two edits the
+defaults follow; `published` names those of the method's publication. Between two edits the
 model is rebuilt from its stored bits, and a method is told of its own earlier edits what they kept,
 as `hubedit apply` on a stack would tell it. Guards are overruled, to show what they guard against.
 Every `--every` facts all that were written so far are asked, and a fixed sample of neighbours whose
@@ -20,12 +20,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hubedit_demo
+import hubedit_memit.config
+import hubedit_rome.config
 import torch
 from edit_quality import ASKED, grouped, share
 
@@ -42,25 +44,10 @@ from hubedit.run import prepare, run_method
 NEIGHBOURS = 200
 """How many neighbours are asked each time."""
 
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "rome": {
-        "keys": "original",
-        "clamp": "mlp",
-        "clamp_factor": 4,
-        "weight_decay": 0.5,
-        "ridge": 0,
-        "steps": 20,
-    },
-    "memit": {
-        "subjects": "apart",
-        "residual": "bare",
-        "ridge": 0,
-        "clamp_factor": 0.75,
-        "weight_decay": 0.5,
-        "learning_rate": 0.5,
-        "steps": 20,
-        "absolute_weight": 10,
-    },
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "rome": hubedit_rome.config.PUBLISHED,
+    **hubedit_memit.config.PUBLISHED,
+    "memit": {**hubedit_memit.config.PUBLISHED["memit"], "absolute_weight": 10},
 }
 """The published forms; MEMIT's λ as it is best on the split dev of facts-gpt2."""
 

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
 import hubedit
+
+_ALIKE: Mapping[str, Any] = {
+    "subjects": "apart",
+    "residual": "bare",
+    "reference": "bare",
+    "clamp_factor": 0.75,
+    "weight_decay": 0.5,
+    "learning_rate": 0.5,
+    "steps": 20,
+    "ridge": 0,
+    "skip_first": False,
+}
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "memit": {**_ALIKE, "absolute_weight": 20_000},
+    "emmet": {**_ALIKE, "absolute_epsilon": 0.1},
+    "alphaedit": {**_ALIKE, "absolute_nullspace": 0.02, "absolute_l2": 10},
+}
+"""The published forms for GPT-2 XL by method: every setting whose default is another."""
 
 
 class ManyFactsConfig(hubedit.Config):
@@ -41,9 +60,12 @@ class ManyFactsConfig(hubedit.Config):
         "key is the mean of (deviation), or after the bare prompt alone, as published",
     )
     steps: int = Field(
-        25, ge=1, description="forward passes of the optimisation of z*; the last makes no step"
+        25,
+        ge=1,
+        description="forward passes of the optimisation of z*; the last makes no step (published: "
+        "20 for GPT-2, 25 for others)",
     )
-    learning_rate: float = Field(0.2, gt=0, description="of Adam, for z*")
+    learning_rate: float = Field(0.2, gt=0, description="of Adam, for z* (published: 0.5)")
     stop_loss: float = Field(
         0.05, ge=0, description="a row's optimisation of z* ends below this loss, as published"
     )
@@ -56,11 +78,17 @@ class ManyFactsConfig(hubedit.Config):
         description="weight of ‖δ‖ / ‖reference‖² (published: 0.5 for GPT-2 and GPT-J, 0.001 for "
         "gated models)",
     )
+    reference: Literal["median", "bare"] = Field(
+        "median",
+        description="the length that δ is compared with: the median of the states that it is added "
+        "to (deviation: one degenerate position does not move it), or that of the bare prompt's, "
+        "as published",
+    )
     clamp_factor: float = Field(
         1.0,
         gt=0,
-        description="δ is at most this many times as long as the state it is added to (published: "
-        "0.75 for GPT-2 and GPT-J, 4 for gated models)",
+        description="δ is at most this many times as long as the reference (published: 0.75 for "
+        "GPT-2 and GPT-J, 4 for gated models)",
     )
     rows_at_once: int = Field(
         64, ge=1, description="rows whose z* are optimised in one batch; for memory alone"
@@ -88,8 +116,9 @@ class ManyFactsConfig(hubedit.Config):
     )
     skip_first: bool | None = Field(
         None,
-        description="leave the first position of each text out of C; by default in the families "
-        "where it carries a degenerate activation",
+        description="leave the first position of each text out of C, and contexts whose subject "
+        "stands there out of the keys; by default in the families where it carries a degenerate "
+        "activation (published: false)",
     )
     max_norm_ratio: float = Field(
         100.0, gt=0, description="guard: largest ‖ΔW‖ / ‖W‖ (Frobenius) of one batch in one layer"
@@ -121,11 +150,7 @@ class ManyFactsConfig(hubedit.Config):
 
 
 class MemitConfig(ManyFactsConfig):
-    """Settings of MEMIT.
-
-    The published form, for GPT-2 XL: `subjects=apart residual=bare absolute_weight=20000 ridge=0
-    clamp_factor=0.75 weight_decay=0.5 learning_rate=0.5 steps=20`.
-    """
+    """Settings of MEMIT; `PUBLISHED["memit"]` is the published form."""
 
     covariance_weight: float = Field(
         0.3,
@@ -140,7 +165,7 @@ class MemitConfig(ManyFactsConfig):
 
 
 class EmmetConfig(ManyFactsConfig):
-    """Settings of EMMET.
+    """Settings of EMMET; `PUBLISHED["emmet"]` is the published form.
 
     One layer by default, as published; ε=0.1 there is `epsilon` times the mean of kᵀC⁻¹k here.
     """
@@ -157,10 +182,7 @@ class EmmetConfig(ManyFactsConfig):
 
 
 class AlphaEditConfig(ManyFactsConfig):
-    """Settings of AlphaEdit.
-
-    The published form: `subjects=apart residual=bare absolute_nullspace=0.02 absolute_l2=10`.
-    """
+    """Settings of AlphaEdit; `PUBLISHED["alphaedit"]` is the published form."""
 
     nullspace: float = Field(
         0.5,

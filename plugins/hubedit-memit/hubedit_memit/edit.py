@@ -256,7 +256,8 @@ class _Editing:
         """A row after every prefix, without the contexts whose keys tell nothing of the subject."""
         everywhere = place_all(self.model, row, self.prefixes)
         usable: Sequence[Context] = everywhere
-        if self.model.layout.reader.first_token_sink:
+        skip = self.config.skip_first
+        if self.model.layout.reader.first_token_sink if skip is None else skip:
             usable = with_something_before(everywhere)
         if len(usable) < len(everywhere):
             self.run.log(

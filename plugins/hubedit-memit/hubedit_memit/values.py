@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hubedit_rome.above import read_whole
@@ -110,7 +110,7 @@ def optimise(
         at = whole.essence
         unedited[whole.owner[whole.text[at]]] = logits[at].log_softmax(-1)
         hidden = whole.read.at_subjects(seen.output)
-        reference = _references(hidden.float().norm(dim=-1), whole, count)
+        reference = _references(hidden.float().norm(dim=-1), whole, count, config.reference)
 
     whole = replace(whole, read=shortened())
     delta = torch.zeros(count, hidden.shape[-1], device=device, requires_grad=True)
@@ -156,11 +156,16 @@ def optimise(
     return Values(delta.detach(), losses, probabilities, steps)
 
 
-def _references(lengths: torch.Tensor, batch: _Batch, count: int) -> torch.Tensor:
-    """The length that each δ is compared with: the median of ‖h‖ over its contexts [wishes].
+def _references(
+    lengths: torch.Tensor, batch: _Batch, count: int, which: Literal["median", "bare"]
+) -> torch.Tensor:
+    """The length that each δ is compared with [wishes].
 
-    The median is not moved by a single degenerate position; published is that of the bare prompt.
+    It is the median of ‖h‖ over the contexts, which a single degenerate position does not move, or
+    as published ‖h‖ of the first context, which is the bare prompt.
     """
+    if which == "bare":
+        return torch.stack([lengths[batch.owner == number][0] for number in range(count)])
     inside = torch.ones(len(batch.owner), dtype=torch.bool, device=lengths.device)
     inside[batch.text[batch.essence]] = False
     return torch.stack(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from hubedit_memit import Emmet, Memit, MemitConfig
+from hubedit_memit import AlphaEdit, Emmet, Memit, MemitConfig
+from hubedit_memit.config import PUBLISHED
 from hubedit_memit.conflicts import without_repeats
 from hubedit_memit.layers import default_layers
 
 import hubedit
 from hubedit.layouts import layout_for
+from hubedit.recipe import parse_settings
 
 
 def row(target="oboe", subject="Ada Brook", prompt="{} plays the"):
@@ -120,3 +124,24 @@ def test_the_same_rows_and_seed_give_the_same_bits(tiny, make_run):
 def test_an_edit_that_breaks_the_model_is_stopped(tiny, make_run):
     with pytest.raises(hubedit.CollapseError, match="times as large as the weight"):
         Memit().apply(tiny, [row()], MemitConfig(max_norm_ratio=1e-9), make_run(force=False))
+
+
+def test_the_readme_names_the_published_forms_whole():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"### The published forms\n(.*?)\n## ", readme, re.DOTALL)
+    named = re.findall(r"^\| `(\w+)` \| `(.*)` \|$", table, re.MULTILINE)
+    assert {method: parse_settings(words.split()) for method, words in named} == PUBLISHED
+
+
+@pytest.mark.parametrize("method", [Memit, Emmet, AlphaEdit])
+def test_the_published_form_leaves_no_first_position_out(method, tiny, make_run):
+    tokens = []
+    small = {"absolute_nullspace": 1.0} if method is AlphaEdit else {"ridge": 1e-3}
+    for skip in (None, False):
+        tiny.restore()
+        run = make_run()
+        settings = {**PUBLISHED[method.name], **small, "skip_first": skip, "steps": 2}
+        method().apply(tiny, [row()], method.config_type()(**settings), run)
+        tokens.append(run.records["statistics"][0]["tokens"])
+    texts = len(run.corpus.texts) - run.records["texts"]["held_out"]
+    assert tokens[1] == tokens[0] + texts

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
 import hubedit
+
+PUBLISHED: Mapping[str, Any] = {
+    "keys": "original",
+    "bare_weight": None,
+    "clamp": "mlp",
+    "clamp_factor": 4,
+    "weight_decay": 0.5,
+    "learning_rate": 0.5,
+    "stop_loss": 0.05,
+    "steps": 20,
+    "ridge": 0,
+    "skip_first": False,
+}
+"""The published form for GPT-2 XL: every setting whose default is another."""
 
 
 class RomeConfig(hubedit.Config):
     """Settings of ROME.
 
     Defaults follow the paper and its published code except where a description says *deviation*.
-    The published form:
-    `keys=original clamp=mlp clamp_factor=4 weight_decay=0.5 ridge=0 steps=20`.
+    `PUBLISHED` is the published form.
     """
 
     layer: int | None = Field(
@@ -40,10 +54,15 @@ class RomeConfig(hubedit.Config):
     )
     prefix_top_k: int = Field(5, ge=1, description="tokens to choose from when one is sampled")
     steps: int = Field(
-        25, ge=1, description="forward passes of the optimisation of v*; the last makes no step"
+        25,
+        ge=1,
+        description="forward passes of the optimisation of v*; the last makes no step (published: "
+        "20 for GPT-2 and GPT-J)",
     )
-    learning_rate: float = Field(0.2, gt=0, description="of Adam, for v*")
-    stop_loss: float = Field(0.1, ge=0, description="the optimisation of v* ends below this loss")
+    learning_rate: float = Field(0.2, gt=0, description="of Adam, for v* (published: 0.5)")
+    stop_loss: float = Field(
+        0.1, ge=0, description="the optimisation of v* ends below this loss (published: 0.05)"
+    )
     kl_factor: float = Field(
         0.0625, ge=0, description="weight of the divergence on “{subject} is a”"
     )
@@ -93,7 +112,7 @@ class RomeConfig(hubedit.Config):
     skip_first: bool | None = Field(
         None,
         description="leave the first position of each text out of C; by default in the families "
-        "where it carries a degenerate activation",
+        "where it carries a degenerate activation (published: false)",
     )
     preserve: Literal["none", "attributes"] = Field(
         "none",
