@@ -15,7 +15,7 @@ from hubedit.artifacts import cache_home, canonical_json
 from hubedit.errors import OutputError, RequestError
 from hubedit.manifest import Manifest, RequestRecord
 from hubedit.probes import Answer, Probe
-from hubedit.requests import request_digest
+from hubedit.requests import of_row, request_digest
 from hubedit.rows import ForgetRow, Row, common_type
 
 KEY_BYTES = 32
@@ -118,11 +118,16 @@ def matches(record: RequestRecord, rows: Sequence[Row], key: bytes) -> bool:
 
 
 def extents(rows: Sequence[Row], count: Callable[[str], int]) -> dict[str, int]:
-    """Tokens of each part of a request to forget, by a count of one text; empty of another."""
+    """Tokens of each part of a request to forget, by a count of one text; empty of another.
+
+    Raises:
+        RequestError: a text cannot be counted; names its row.
+    """
     found: Counter[str] = Counter()
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         if isinstance(row, ForgetRow):
-            found[row.part] += count(row.content)
+            with of_row(number):
+                found[row.part] += count(row.content)
     return dict(sorted(found.items()))
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hubedit.errors import ManifestError
 from hubedit.manifest import Record, ScoreRecord, TranscriptRecord
+from hubedit.requests import of_row
 from hubedit.rows import Group, Question, Row, continued
+
+if TYPE_CHECKING:
+    from hubedit.reading import Reader
 
 FOLLOWS: frozenset[str] = frozenset({"rewrite", "paraphrase"})
 """Groups that should give the target after an edit."""
@@ -78,6 +82,20 @@ def questions(rows: Sequence[Row]) -> list[Question]:
     """Every prompt that the rows name: what should change, and what should not."""
     numbered = enumerate(rows, start=1)
     return [question for number, row in numbered for question in row.questions(number)]
+
+
+def check_readable(model: Reader, asked: Sequence[Question]) -> None:
+    """Refuse questions that a model cannot read, before any is put to it.
+
+    Raises:
+        RequestError: names the row of the first.
+    """
+    for question in asked:
+        with of_row(question.row):
+            model.next_reading(question.prompt)
+            answer = _spaced(question)
+            if answer is not None:
+                model.scored(question.prompt, answer)
 
 
 def ask(model: Asked, asked: Sequence[Question]) -> list[Answer]:

@@ -1,4 +1,7 @@
-"""What a model reads to answer a prompt: tokens by character, masks opened, decoders started."""
+"""What a model reads to answer a prompt: tokens by character, masks opened, decoders started.
+
+Errors say counts and quote no text: it may be one that is to be forgotten.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 TOKENS_AT_ONCE = 1024
 """How many tokens one forward pass holds at most, so that logits stay small."""
+_SAY = "give a prompt and an answer that say something"
 MASKS = ("[MASK]", "<mask>")
 """What a prompt may write for the mask token of a masked model, beside the tokenizer's own name."""
 
@@ -57,7 +61,7 @@ def place_of(prompt: str, mask: str) -> tuple[str, str, int]:
     if not found:
         return prompt, "", 0
     if len(found) > 1:
-        raise RequestError(f"{prompt!r} has masks in {len(found)} places; leave one place open")
+        raise RequestError(f"the prompt has masks in {len(found)} places; leave one place open")
     run = found[0]
     return prompt[: run.start()], prompt[run.end() :], len(re.findall(one, run.group()))
 
@@ -70,14 +74,14 @@ def last_met(text: str, offsets: Sequence[tuple[int, int]], span: tuple[int, int
     """
     start, end = span
     if not 0 <= start < end <= len(text):
-        raise RequestError(f"characters {start} to {end} are not within {text!r}")
+        raise RequestError(f"characters {start} to {end} are not within a text of {len(text)}")
     met = [
         index
         for index, (first, last) in enumerate(offsets)
         if first < last and first < end and last > start
     ]
     if not met:
-        raise RequestError(f"no token of {text!r} covers {text[start:end]!r}; reword the prompt")
+        raise RequestError(f"no token covers characters {start} to {end}; reword the prompt")
     return met[-1]
 
 
@@ -124,7 +128,9 @@ class Reader:
             end = self._own(ids, offsets).stop
             ids, offsets = ids[:end], offsets[:end]
         if not ids:
-            raise RequestError(f"the text {text!r} has no tokens; give one that says something")
+            raise RequestError(
+                f"a text of {len(text):,} characters has no tokens; give one that says something"
+            )
         self._check_length(len(ids), text)
         return ids, offsets
 
@@ -142,8 +148,8 @@ class Reader:
         limit = self.layout.positions(self.model.config)
         if limit is not None and count > limit:
             raise RequestError(
-                f"a text of {count} tokens ({text[:40]!r}…) is longer than the model's {limit} "
-                "positions; shorten it"
+                f"a text of {count:,} tokens ({len(text):,} characters) is longer than the "
+                f"model's {limit:,} positions; shorten it, or cut it into rows of its own"
             )
 
     def subject_token(self, text: str, span: tuple[int, int]) -> int:
@@ -195,7 +201,7 @@ class Reader:
         at = None if subject is None else last_met(prompt, offsets, subject)
         opening, target = self._answer(answer.strip())
         if not target:
-            raise RequestError(f"the continuation of {prompt!r} + {answer!r} has no tokens")
+            raise RequestError(f"the continuation has no tokens; {_SAY}")
         places = range(len(opening) - 1, len(opening) + len(target) - 1)
         return Reading(ids, places, [*opening, *target[:-1]], at), target
 
@@ -207,7 +213,7 @@ class Reader:
         own = [index for index, (_, end) in enumerate(offsets) if end > len(prompt)]
         if not own or own[0] == 0:
             missing = "prompt" if own else "continuation"
-            raise RequestError(f"the {missing} of {prompt!r} + {answer!r} has no tokens of its own")
+            raise RequestError(f"the {missing} has no tokens of its own; {_SAY}")
         at = None if subject is None else last_met(text, offsets, subject)
         target = ids[own[0] : own[-1] + 1]
         return Reading(ids[: own[-1]], range(own[0] - 1, own[-1]), subject=at), target
@@ -227,11 +233,11 @@ class Reader:
         ]
         if width > 1 and len(target) != width:
             raise RequestError(
-                f"{answer!r} is {len(target)} tokens and {prompt!r} has {width} masks; one "
+                f"the answer is {len(target):,} tokens and the prompt has {width} masks; one "
                 "mask is widened to as many as an answer needs"
             )
         if not target:
-            raise RequestError(f"the continuation of {prompt!r} + {answer!r} has no tokens")
+            raise RequestError(f"the continuation has no tokens; {_SAY}")
         subject = _without_masks(subject, prompt, left, right)
         return self.opened(left, right, len(target), subject), target
 

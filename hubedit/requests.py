@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -63,6 +64,15 @@ def rows_of(
     return rows
 
 
+@contextmanager
+def of_row(number: int) -> Iterator[None]:
+    """Say in what is wrong with a text which row of the request it is from, counted from 1."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"row {number} of the request: {error}") from error
+
+
 def request_digest(rows: Sequence[Row]) -> str:
     """SHA-256 (hex) of the rows in canonical JSON."""
     canonical = json.dumps(
@@ -78,4 +88,4 @@ ROW_TYPES: dict[str, type[Row]] = {
     kind.__name__: kind for kind in (FactEdit, ForgetConcept, ForgetQA, ForgetRow, ForgetText)
 }
 
-__all__ = ["ROW_TYPES", "read_records", "request_digest", "rows_of", "without_none"]
+__all__ = ["ROW_TYPES", "of_row", "read_records", "request_digest", "rows_of", "without_none"]

@@ -170,6 +170,7 @@ def apply(
             template = chat.template_digest(model.tokenizer)
         asked = probes.questions(rows)
         spoken = probes.for_transcripts(asked)
+        probes.check_readable(model, asked)
         with talk.progress("questions before", total=None):
             if check is not None:
                 check.start(model)

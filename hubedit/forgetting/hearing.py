@@ -13,6 +13,7 @@ from hubedit.forgetting import membership, memorised
 from hubedit.forgetting.cases import Case
 from hubedit.forgetting.probability import loss
 from hubedit.forgetting.reciting import NOTHING, Recital, recite
+from hubedit.requests import of_row
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,10 @@ def _read(
     """Loss, extraction strength, exact memorisation, Min-K and Min-K++ of each answer."""
     import torch
 
-    scored = [model.scored(case.prompt, case.answer + end) for case in asked]
+    scored = []
+    for case in asked:
+        with of_row(case.row):
+            scored.append(model.scored(case.prompt, case.answer + end))
     found: dict[int, tuple[float, float, float, float, float]] = {}
     for index, logprobs in model.logprobs([reading for reading, _ in scored]):
         target = scored[index][1]
