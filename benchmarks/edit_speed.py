@@ -51,6 +51,7 @@ from hubedit.layouts import layout_for
 from hubedit.rows import FactEdit
 
 WORDS = 32000
+GPT2: dict[str, dict[str, Any]] = {"gpt2": {}, "tiny": {"n_embd": 32, "n_layer": 8, "n_head": 2}}
 
 
 class Shape(Asking):
@@ -59,8 +60,8 @@ class Shape(Asking):
     def __init__(self, shape: str) -> None:
         torch.manual_seed(0)
         model: Any
-        if shape == "gpt2":
-            model = GPT2LMHeadModel(GPT2Config())
+        if shape in GPT2:
+            model = GPT2LMHeadModel(GPT2Config(**GPT2[shape]))
         else:
             config = LlamaConfig(
                 vocab_size=128256,
@@ -75,7 +76,7 @@ class Shape(Asking):
         words = Tokenizer(models.WordLevel({f"w{n}": n for n in range(WORDS)}, unk_token="w0"))
         words.pre_tokenizer = pre_tokenizers.Whitespace()
         tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0")
-        layout = layout_for("gpt2" if shape == "gpt2" else "llama")
+        layout = layout_for("gpt2" if shape in GPT2 else "llama")
         super().__init__(model.eval(), tokenizer, layout, torch.device("cpu"))
 
     def weight(self, name: str) -> torch.Tensor:
@@ -248,7 +249,7 @@ def run_part(part: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=["gpt2", "llama-1b"], default="gpt2")
+    parser.add_argument("--shape", choices=[*GPT2, "llama-1b"], default="gpt2")
     parser.add_argument("--steps", type=int, default=20, help="steps of Adam for each edit")
     parser.add_argument("--plain", type=int, default=3, help="edits that are made the plain way")
     parser.add_argument("--many", type=int, default=100, help="edits at once for MEMIT")

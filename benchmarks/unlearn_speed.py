@@ -69,8 +69,14 @@ def requests(count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def saved(directory: Path) -> Path:
-    """A GPT-2 of the 124M shape with random weights, and a small tokenizer."""
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "tiny": {"n_embd": 32, "n_layer": 2, "n_head": 2},
+}
+
+
+def saved(directory: Path, shape: str) -> Path:
+    """A GPT-2 of a shape with random weights, and a small tokenizer."""
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
@@ -79,7 +85,7 @@ def saved(directory: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model(directory / "small"))
     torch.manual_seed(0)
     dry = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    model = GPT2LMHeadModel(GPT2Config(n_positions=256, **dry)).eval()
+    model = GPT2LMHeadModel(GPT2Config(n_positions=256, **SHAPES[shape], **dry)).eval()
     model.save_pretrained(directory / "model")
     tokenizer.save_pretrained(directory / "model")
     return directory / "model"
@@ -143,9 +149,10 @@ class Family:
             model, [hubedit.ForgetQA(**r) for r in requests(options.rows)], config
         )
         stack.enter_context(as_found(model.model))
-        self.trained = stack.enter_context(adapted(model, config, run.generator))
+        ranks = Ranks(model.device)
+        self.trained = stack.enter_context(adapted(model, config, run.generator, ranks))
         terms = OBJECTIVES["npo"].terms(config, Setting(model, self.parts, run))
-        self.loop = Loop(model, self.trained, self.parts, config, run, terms, Ranks(model.device))
+        self.loop = Loop(model, self.trained, self.parts, config, run, terms, ranks)
         self.model, self.streams = model, [term.stream for term in terms]
         began = now()
         self.loop.look_ahead()
@@ -173,7 +180,13 @@ def rounds(directory: Path, options: Any, retain: str) -> dict[str, dict[str, fl
     import torch
     from hubedit_unlearn.texts import batch_of
     from torch.utils.data import DataLoader
-    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+    from transformers import (
+        AutoModelForCausalLM,
+        PrinterCallback,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
 
     stack = ExitStack()
     others = {
@@ -257,6 +270,7 @@ def rounds(directory: Path, options: Any, retain: str) -> dict[str, dict[str, fl
             train_dataset=pairs,
             callbacks=[Turns()],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         memory = {name: loop.memory() for name, loop in others.items()}
     state = [v for item in trainer.optimizer.state.values() for v in item.values()]
@@ -298,13 +312,14 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, default=16)
     arguments.add_argument("--batch", type=int, default=4)
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--shape", choices=list(SHAPES), default="gpt2")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        directory = saved(Path(folder))
+        directory = saved(Path(folder), options.shape)
         for retain in ("none", "nll"):
             found |= rounds(directory, options, retain)
     if options.json:

@@ -148,6 +148,7 @@ def command(
 def _follow(recipe: Recipe, hub: Callable[[], Hub], *, force: bool, dry_run: bool) -> None:
     """Take part in a run of several processes, of which the first one writes and talks."""
     from hubedit import run
+    from hubedit.context import rank
     from hubedit.errors import HubEditError
     from hubedit.following import follow
 
@@ -155,7 +156,8 @@ def _follow(recipe: Recipe, hub: Callable[[], Hub], *, force: bool, dry_run: boo
         job = run.prepare(recipe, hub)
         if not dry_run:
             follow(job, force=force)
-    except HubEditError:
+    except HubEditError as error:
+        click.echo(f"hubedit (process {rank()}): {error}", err=True)
         click.get_current_context().exit(1)
 
 

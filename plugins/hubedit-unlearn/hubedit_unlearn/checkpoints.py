@@ -100,11 +100,21 @@ class Checkpoints:
         self._ranks.wait()
 
     def resume(self, watch: Watch) -> int:
-        """Go back to the newest state; returns its step, 0 if there is none."""
+        """Go back to the newest state; returns its step, 0 if there is none.
+
+        Raises:
+            MethodError: the first rank has one that this rank cannot read.
+        """
         found = sorted(self._work.glob("*.safetensors")) if self._work is not None else []
-        if not found:
+        newest = self._ranks.agreed(found[-1] if found else None)
+        if newest is None:
             return 0
-        with safe_open(found[-1], framework="pt") as file, torch.no_grad():
+        if not newest.exists():
+            raise hubedit.MethodError(
+                f"the first process goes on from a checkpoint that process {self._ranks.index} does "
+                "not see; let HUBEDIT_HOME be a folder that all machines share"
+            )
+        with safe_open(newest, framework="pt") as file, torch.no_grad():
             state = json.loads(file.metadata()["hubedit"])
             for number, parameter in enumerate(self._trained.parameters):
                 value, first, second = (

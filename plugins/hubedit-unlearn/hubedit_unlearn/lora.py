@@ -57,6 +57,7 @@ def beside(
         inject_adapter_in_model(settings, model.model)
         adapters = {name: model.model.get_submodule(name) for name in found}
         for a, b in map(_factors, adapters.values()):
+            a.data, b.data = a.data.float(), b.data.float()
             bound = 1 / math.sqrt(a.shape[1])
             with torch.no_grad():
                 a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))

@@ -174,8 +174,16 @@ def satimp(config: SatImpConfig, _: Setting) -> Sequence[Term]:
     return [Term("forget", loss, config.forget_weight), *held(config)]
 
 
-def ceu(config: CeUConfig, _: Setting) -> Sequence[Term]:
+def ceu(config: CeUConfig, setting: Setting) -> Sequence[Term]:
     """Cross-entropy with what the model says without the token."""
+    forget = setting.parts.forget
+    short = sum(example.labelled <= config.skip_first for example in forget)
+    setting.run.record("later_tokens", {"texts_left_out": short})
+    if short:
+        setting.run.log(
+            f"{short} of {len(forget)} texts to forget have no more than skip_first="
+            f"{config.skip_first} tokens and are not trained on; set skip_first=0 to forget them"
+        )
     return [Term("later tokens", without_label)]
 
 

@@ -47,7 +47,8 @@ def read_parts(
         needed: parts that the method cannot do without.
 
     Raises:
-        MethodError: one of them is missing or says nothing, or the parts share texts.
+        MethodError: one of them is missing or says nothing, some rows to forget say nothing, or
+            the parts share texts.
     """
     positions = model.layout.positions(model.model.config)
     longest = min(config.max_tokens, positions or config.max_tokens)
@@ -70,6 +71,17 @@ def read_parts(
         "retain": examples_of(model, part["retain"], config.retain_labels, longest, ended),
         "normal": examples_of(model, part["normal"] or part["retain"], "text", longest, ended),
     }
+    mute = [
+        str(number)
+        for number, row in enumerate(part["forget"], start=1)
+        if not examples_of(model, [row], config.labels, longest, ended)
+    ]
+    if mute and len(mute) < len(part["forget"]):
+        raise hubedit.MethodError(
+            f"of the {len(part['forget'])} rows to forget, number {', '.join(mute)} has no token "
+            "that could be unlearnt: a text needs two tokens or more; lengthen these rows, or "
+            "leave them out"
+        )
     for name in needed:
         if not found[name]:
             raise hubedit.MethodError(

@@ -36,6 +36,7 @@ class Ranks:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         self.index = int(os.environ.get("RANK", "0")) if self.count > 1 else 0
         self.sharded = self.count > 1 and _asked_for("FSDP")
+        self._device = device
         self._state: PartialState | None = None
         if self.count > 1:
             if _asked_for("DEEPSPEED"):
@@ -109,16 +110,16 @@ class Ranks:
             return values
         from accelerate.utils import reduce
 
-        total: torch.Tensor = reduce(values, "sum")
-        return total
+        total: torch.Tensor = reduce(values.to(self._device), "sum")
+        return total.to(values.device)
 
-    def agreed(self, text: str) -> str:
-        """The text that the first rank has."""
+    def agreed(self, value: T) -> T:
+        """The value that the first rank has; one that pickles."""
         if self._state is None:
-            return text
+            return value
         from accelerate.utils import broadcast_object_list
 
-        said = [text]
+        said = [value]
         broadcast_object_list(said)
         return said[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -45,11 +46,10 @@ def trainee(model: hubedit.EditableModel, sharding: Sharding) -> Iterator[hubedi
         parameter.data = parameter.data.cpu()
     try:
         yield own
-        with torch.no_grad():
-            for name, trained in own.model.named_parameters():
-                if trained.requires_grad:
-                    whole.get_parameter(name).copy_(gathered(trained))
+        _take_over(whole, own.model)
     finally:
+        own.model = whole
+        gc.collect()
         for parameter in whole.parameters():
             parameter.data = parameter.data.to(device)
 
@@ -79,7 +79,7 @@ def like(value: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     value = value.to(pattern.device)
     if not isinstance(pattern, DTensor):
         return value
-    return distribute_tensor(value, pattern.device_mesh, pattern.placements, src_data_rank=None)
+    return distribute_tensor(value, pattern.device_mesh, pattern.placements)
 
 
 def by_kind(values: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
@@ -88,6 +88,13 @@ def by_kind(values: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     for value in values:
         kinds[isinstance(value, DTensor)].append(value)
     return [kind for kind in kinds if kind]
+
+
+def _take_over(whole: torch.nn.Module, trained: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if parameter.requires_grad:
+                whole.get_parameter(name).copy_(gathered(parameter))
 
 
 def _around_the_same(module: ModuleT) -> ModuleT:

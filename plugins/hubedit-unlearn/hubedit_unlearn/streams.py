@@ -89,7 +89,14 @@ def _random_answers(drawing: Drawing) -> Iterator[list[Item]]:
             [answered(drawing.model, row, pool[index], longest, ended) for index in order]
             for row in some
         ]
-        yield [tuple(each for each in examples if each is not None) for examples in made]
+        items = [tuple(each for each in examples if each is not None) for examples in made]
+        if not all(items):
+            raise hubedit.MethodError(
+                f"a question to forget has more than {longest} tokens with any of the answers to "
+                "other questions that were drawn for it; set max_tokens higher if the model can "
+                "read more, or give rows with shorter answers"
+            )
+        yield items
 
 
 def _later_tokens(drawing: Drawing) -> Iterator[list[Item]]:

@@ -19,7 +19,7 @@ from hubedit_unlearn.condition import as_found, recomputing, stored_dtype
 from hubedit_unlearn.config import TrainingConfig
 from hubedit_unlearn.kept import Kept
 from hubedit_unlearn.losses import Term
-from hubedit_unlearn.objectives import OBJECTIVES
+from hubedit_unlearn.objectives import OBJECTIVES, Objective
 from hubedit_unlearn.parts import Parts, read_parts
 from hubedit_unlearn.ranks import Ranks
 from hubedit_unlearn.scoring import Share, observed, scored
@@ -46,23 +46,34 @@ def unlearn(
     ranks = Ranks(model.device)
     with as_found(model.model):
         dtype = stored_dtype(model.model.parameters())
-        with (
-            trainee(model, ranks) as own,
-            adapted(own, config, run.generator, ranks) as trained,
-        ):
-            watch = Watch(own, trained, dtype, parts, config, run)
-            setting = Setting(own, parts, run)
-            terms = objective.terms(config, setting)
-            watch.holding = any(term.holds for term in terms)
-            with recomputing(own.model, config.activation_checkpointing):
-                loop = Loop(own, trained, parts, config, run, terms, ranks)
-                step = loop.run(watch, objective.rule(config, setting))
-            objective.finish(config, setting, trained, watch)
-            watch.conclude(step, ranks.record)
-            run.record("compute", loop.work(watch))
-            updates = trained.updates()
+        with trainee(model, ranks) as own:
+            updates = _trained(objective, own, dtype, parts, config, run, ranks)
         for parameter, update in updates.items():
             model.update(parameter, update)
+
+
+def _trained(
+    objective: Objective,
+    model: hubedit.EditableModel,
+    dtype: torch.dtype,
+    parts: Parts,
+    config: TrainingConfig,
+    run: hubedit.RunContext,
+    ranks: Ranks,
+) -> Mapping[str, hubedit.LowRank]:
+    """Train what there is to train; returns the change of weights that were not changed in place."""
+    with adapted(model, config, run.generator, ranks) as trained:
+        watch = Watch(model, trained, dtype, parts, config, run)
+        setting = Setting(model, parts, run)
+        terms = objective.terms(config, setting)
+        watch.holding = any(term.holds for term in terms)
+        with recomputing(model.model, config.activation_checkpointing):
+            loop = Loop(model, trained, parts, config, run, terms, ranks)
+            step = loop.run(watch, objective.rule(config, setting))
+        objective.finish(config, setting, trained, watch)
+        watch.conclude(step, ranks.record)
+        run.record("compute", loop.work(watch))
+        return trained.updates()
 
 
 class Loop:
@@ -115,7 +126,7 @@ class Loop:
             self._ranks,
         )
         with checkpoints, self._run.progress("forgetting", total=self.total) as bar:
-            done = checkpoints.resume(watch)
+            step = done = checkpoints.resume(watch)
             for _ in range(done):
                 self._count(next(drawn))
             bar.advance(done)
@@ -132,8 +143,9 @@ class Loop:
                 shown = {name.replace(" ", "_"): value for name, value in figures.items()}
                 bar.advance(1, **shown)
                 ended = step % self._config.evaluate_every == 0 and watch.look(step)
-                if ended or (rule is not None and rule(step, figures)):
-                    watch.ruled = not ended
+                ruled = not ended and rule is not None and rule(step, figures)
+                ended, watch.ruled = self._ranks.agreed((ended, ruled))
+                if ended or watch.ruled:
                     break
                 checkpoints.save(step, watch)
         return step

@@ -12,6 +12,7 @@ from hubedit_unlearn.texts import Example, examples_of
 
 import hubedit
 
+METHODS_BY_NAME = {method.name: method for method in METHODS}
 ANY = 1e300
 SETTINGS = {
     "kl": {"retain_weight": 5.0},
@@ -216,3 +217,22 @@ def test_a_text_that_repeats_and_is_continued_so_is_extracted_whole(make_model):
             step = torch.cat([step, model.model(step).logits[:, -1:].argmax(-1)], 1)
     said = tuple(step[0].tolist())
     assert extraction_likelihood(model, [Example(said, said)], 3, 100) == 1.0
+
+
+def test_texts_that_are_too_short_for_a_method_are_counted_aloud(make_model, make_run, asked):
+    run, config = make_run(), METHODS_BY_NAME["ceu"].config_type()
+    short = hubedit.ForgetQA(question="Ana Brook plays the", answer="oboe", part="forget")
+    settings = {"skip_first": 20, "end_of_text": False, "steps": 1, "retain_ceiling": None}
+    with pytest.raises(hubedit.MethodError, match="more than 20 scored tokens"):
+        METHODS_BY_NAME["ceu"]().apply(make_model(), [*asked, short], config(**settings), run)
+    [said] = [message for message in run.messages if "skip_first=20" in message]
+    assert said.startswith("3 of 3 texts to forget have no more than")
+    assert run.records["later_tokens"] == {"texts_left_out": 3}
+
+
+def test_random_answers_that_fit_no_question_are_refused(make_model, make_run, asked):
+    long = hubedit.ForgetQA(question="Why?", answer="Mia Stone plays the harp. " * 3, part="normal")
+    forget = [row for row in asked if row.part == "forget"]
+    config = Llmu.config_type()(steps=2, max_tokens=16, retain_ceiling=None)
+    with pytest.raises(hubedit.MethodError, match="more than 16 tokens with any of the answers"):
+        Llmu().apply(make_model(), [*forget, long], config, make_run())

@@ -95,6 +95,15 @@ def test_factors_come_from_the_generator_of_the_run_alone(make_model):
     assert all(torch.equal(*pair) for pair in zip(*drawn, strict=True))
 
 
+def test_factors_are_float32_beside_weights_of_sixteen_bits(make_model):
+    model = make_model(dtype="bfloat16")
+    ids = torch.tensor([[5, 9, 40, 41]])
+    with as_found(model.model), beside(model, config(), generator(), Ranks(CPU)) as trained:
+        assert {parameter.dtype for parameter in trained.parameters} == {torch.float32}
+        model.model(ids).logits.float().sum().backward()
+        assert all(parameter.grad is not None for parameter in trained.parameters)
+
+
 def test_linear_modules_are_those_of_the_chosen_blocks(make_model):
     model = make_model()
     assert list(linear_modules(model, config(layers=[1], modules="mlp"))) == [

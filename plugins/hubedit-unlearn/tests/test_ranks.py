@@ -88,6 +88,22 @@ def test_deepspeed_is_refused_by_name(monkeypatch):
         Ranks(torch.device("cpu"))
 
 
+def test_what_fails_on_another_rank_is_said_there(recipe, tmp_path):
+    env = dict(os.environ, HUBEDIT_HOME=str(tmp_path / "home"), WORLD_SIZE="2", RANK="1")
+    words = [word if word != "npo" else "nothing" for word in recipe]
+    done = subprocess.run(
+        [sys.executable, "-m", "hubedit", *words],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("hubedit (process 1): ")
+    assert "nothing" in done.stderr
+
+
 def test_two_processes_make_what_one_makes_and_the_first_alone_writes(recipe, tmp_path):
     one = launched(["-m", "hubedit", *recipe, "-o", "one"], tmp_path)
     two = launched(["-m", "hubedit", *recipe, "-o", "two"], tmp_path, "--multi_gpu")

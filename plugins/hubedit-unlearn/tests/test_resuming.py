@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -35,7 +36,6 @@ def mortal(make_run, store, steps):
     advance = run.log
 
     def progress(label, total=None):
-        from contextlib import contextmanager
         from types import SimpleNamespace
 
         @contextmanager
@@ -117,22 +117,45 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_swept(make_model, make_run, ro
     assert not left.parent.exists()
 
 
-def test_a_run_killed_by_the_system_leaves_a_whole_checkpoint(saved, tmp_path):
-    script = (
-        "import sys, torch, hubedit\n"
-        "from hubedit import recipe, run\n"
-        "keys = {'base': sys.argv[1], 'plugin': 'ga', 'threads': 1,\n"
-        "        'config': {'steps': 100000, 'forget_target': None, 'checkpoint_every': 1,\n"
-        "                   'evaluate_every': 100000},\n"
-        "        'request': [{'text': 'Ana Brook plays the violin.'}]}\n"
-        "job = run.prepare(recipe.make_recipe(keys), lambda: None)\n"
-        "run.apply(job, force=True)\n"
-    )
-    env = dict(os.environ, HUBEDIT_HOME=str(tmp_path / "home"))
+def test_a_run_that_dies_after_its_last_step_only_finishes(make_model, make_run, rows, tmp_path):
+    settings = NpoConfig(**{**SETTINGS, "checkpoint_every": 3})
+    whole = make_model()
+    Npo().apply(whole, rows, settings, make_run(artifacts=ArtifactStore(tmp_path / "a")))
+    store = ArtifactStore(tmp_path / "b")
+
+    class Dying(ArtifactStore):
+        @contextmanager
+        def workspace(self, key):
+            with store.workspace(key) as work:
+                yield work
+                raise Killed
+
+    with pytest.raises(Killed):
+        Npo().apply(make_model(), rows, settings, make_run(artifacts=Dying(tmp_path / "b")))
+    [left] = store.root.glob("*.work/*")
+    assert left.name == "00000009.safetensors"
+    again, run = make_model(), make_run(artifacts=store)
+    Npo().apply(again, rows, settings, run)
+    assert run.records["unlearning"]["steps"] == SETTINGS["steps"]
+    found = weights(again)
+    assert all(torch.equal(value, found[name]) for name, value in weights(whole).items())
+
+
+def test_a_run_killed_by_the_system_goes_on_to_the_same_bytes(saved, tmp_path):
+    request = tmp_path / "request.jsonl"
+    request.write_text('{"text": "Ana Brook plays the violin."}\n')
+    settings = ["steps=300", "forget_target=null", "checkpoint_every=1", "evaluate_every=300"]
+    words = [sys.executable, "-m", "hubedit", "apply", "--base", str(saved("gpt2", False))]
+    words += ["--plugin", "ga", "--request", str(request), "--threads", "1", "--force"]
+    words += [word for setting in settings for word in ("--set", setting)]
+
+    def started(home, output):
+        env = dict(os.environ, HUBEDIT_HOME=str(tmp_path / home))
+        given = [*words, "-o", str(tmp_path / output)]
+        return subprocess.Popen(given, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+
     store = ArtifactStore(tmp_path / "home" / "artifacts")
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(saved("gpt2", False))], env=env, cwd=tmp_path
-    ) as running:
+    with started("home", "cut") as running:
         until = time.monotonic() + 120
         while len(list(store.root.glob("*.work/*.safetensors"))) < 1:
             assert running.poll() is None
@@ -141,11 +164,18 @@ def test_a_run_killed_by_the_system_leaves_a_whole_checkpoint(saved, tmp_path):
         running.send_signal(signal.SIGKILL)
     from safetensors import safe_open
 
-    found = sorted(store.root.glob("*.work/*.safetensors"))
-    assert found
-    with safe_open(found[-1], framework="pt") as file:
+    with safe_open(sorted(store.root.glob("*.work/*.safetensors"))[-1], framework="pt") as file:
         names = list(file.keys())
         assert names
         assert set(file.metadata()) == {"hubedit"}
         assert all(file.get_tensor(name).isfinite().all() for name in names)
-    assert [path for path in tmp_path.iterdir() if path.name != "home"] == []
+    assert not (tmp_path / "cut").exists()
+    deltas = []
+    for home, output in (("home", "cut"), ("other", "whole")):
+        with started(home, output) as running:
+            _, said = running.communicate(timeout=240)
+        assert running.returncode == 0, said
+        assert ("going on after step" in said) == (home == "home")
+        [delta] = (tmp_path / output).rglob("delta.safetensors")
+        deltas.append(delta.read_bytes())
+    assert deltas[0] == deltas[1]

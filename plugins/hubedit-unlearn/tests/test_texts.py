@@ -125,6 +125,10 @@ def test_retention_is_judged_by_answers_where_some_are_named(make_model):
         ([row("Ana Brook plays"), row("e", "retain")], "nothing to retain in 1 rows"),
         ([row("Tom Reed plays", "retain")], "nothing to forget in 0 rows"),
         ([row("Ana Brook plays"), row("Ana Brook plays ", "retain")], "same text, 1 times"),
+        (
+            [row("Ana Brook plays"), row("e"), row("Tom Reed plays", "retain")],
+            "of the 2 rows to forget, number 2 has no token",
+        ),
     ],
 )
 def test_a_request_that_lacks_a_part_is_refused_without_quoting_it(make_model, given, message):
