@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hubedit.errors import ManifestError
 from hubedit.manifest import Record, ScoreRecord, TranscriptRecord
 from hubedit.requests import of_row
-from hubedit.rows import Group, Question, Row, continued
+from hubedit.rows import FactEdit, Group, Question, Row, continued
 
 if TYPE_CHECKING:
     from hubedit.reading import Reader
@@ -216,15 +217,15 @@ def for_transcripts(asked: Sequence[Question], each: int = 2) -> list[Question]:
     return chosen
 
 
-_MISSING = {
-    "FactEdit": {
-        "paraphrase": "other wordings of the changed facts (the request names no paraphrases)",
-        "neighbour": "other subjects (the request names no neighbours)",
-        "attribute": "other facts of the same subjects (the request names no attributes)",
-    },
+_OF_FACTS: Mapping[Group, str] = {
+    "paraphrase": "other wordings of the changed facts (the request names no paraphrases)",
+    "neighbour": "other subjects (the request names no neighbours)",
+    "attribute": "other facts of the same subjects (the request names no attributes)",
 }
-_MISSING_OF_FORGETTING = {
+_OF_FORGETTING: Mapping[Group, str] = {
     "forget": "whether the model still answers what it was to forget (no row asks a question)",
+}
+_OF_KEEPING: Mapping[Group, str] = {
     "retain": "whether the model keeps what it was to keep (no retain row asks a question)",
 }
 
@@ -236,15 +237,35 @@ NO_ORACLE = "a model retrained without the forgotten texts (none was given)"
 
 
 def not_tested(rows: Sequence[Row], probes: Iterable[Probe]) -> tuple[str, ...]:
-    """Say in plain words which questions nobody asked."""
-    groups = {probe.group for probe in probes}
+    """Say in plain words which questions nobody asked.
+
+    Facts of any plugin's own type are held to what facts are: other wordings, other subjects and
+    other facts of the same ones, also where they are to go. Other rows that are to go are held to
+    what is to be kept.
+    """
+    groups = _asked(probes)
     forgetting = any(row.part_name == "forget" for row in rows)
-    missing = _MISSING_OF_FORGETTING if forgetting else _MISSING.get(type(rows[0]).__name__, {})
+    missing: dict[Group, str] = {}
+    if forgetting:
+        missing |= _OF_FORGETTING
+    if any(isinstance(row, FactEdit) for row in rows):
+        missing |= _OF_FACTS
+    if forgetting and not all(isinstance(row, FactEdit) for row in rows):
+        missing |= _OF_KEEPING
     sentences = [text for group, text in missing.items() if group not in groups]
     if forgetting:
         sentences += [COMES_BACK, NO_ORACLE]
     sentences.append("general abilities of the model (no benchmark was run)")
     return tuple(sentences)
+
+
+def _asked(probes: Iterable[Probe]) -> set[Group]:
+    """The groups that were asked; two questions that a row is to forget are two wordings."""
+    counts = Counter((probe.row, probe.group) for probe in probes)
+    groups = {group for _, group in counts}
+    if any(group == "forget" and count > 1 for (_, group), count in counts.items()):
+        groups.add("paraphrase")
+    return groups
 
 
 def to_jsonl(probes: Iterable[Probe]) -> str:
