@@ -200,7 +200,7 @@ def run_part(part: str, arguments: argparse.Namespace) -> dict[str, Any]:
     method, how = part.split("-")
     model = Shape(arguments.shape)
     model.model.requires_grad_(False)
-    site = Site.find(model, None)
+    site = Site.find(model, "auto")
     found: list[torch.Tensor] = []
     with Silent().progress("") as bar:
         rows = make_rows(arguments.many)

@@ -35,7 +35,7 @@ PAPER = (
 
 def _trained(layout: Layout, config: FtConfig) -> Sequence[str] | None:
     """Names of the weights that are trained, or None where the model's depth or biases decide."""
-    if config.layers is None or config.bias:
+    if config.layers == "auto" or config.bias:
         return None
     return [layout.reader.mlp_out_weight(layer) for layer in config.layers]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hubedit_rome.auto import SomeLayers
 from pydantic import Field
 
 import hubedit
@@ -35,10 +36,11 @@ class TuningConfig(hubedit.Config):
 class FtConfig(TuningConfig):
     """Settings of FT and FT-M."""
 
-    layers: tuple[int, ...] | None = Field(
-        None,
-        description="blocks whose second MLP matrix is trained, from 0; by default the one that "
-        "ROME edits at the model's depth",
+    layers: SomeLayers = Field(
+        "auto",
+        description="blocks whose second MLP matrix is trained, from 0; `auto`: the one that ROME "
+        "edits in this family and depth, else the one that a stored trace names (`hubedit trace`), "
+        "else the one a third of the way up",
     )
     bias: bool = Field(True, description="also train its bias, as the published code does")
     learning_rate: float = Field(5e-4, gt=0, description="of Adam, as published")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from hubedit_rome.auto import Auto
 from hubedit_rome.site import Site, at_rest
 
 import hubedit
@@ -22,7 +23,7 @@ def tune(
     at_end: bool,
 ) -> None:
     """Train the matrices of the chosen layers; see `Ft.apply`."""
-    layers: Sequence[int | None] = [None] if config.layers is None else config.layers
+    layers: Sequence[int | Auto] = ["auto"] if config.layers == "auto" else config.layers
     if not layers:
         raise hubedit.ConfigError("layers names none; name at least one, such as layers=[5]")
     modules = [model.model.get_submodule(Site.find(model, layer).mlp_out) for layer in layers]

@@ -28,7 +28,9 @@ def changed(model, before):
 @pytest.mark.parametrize("method", [Ft, FtL, FtM], ids=lambda method: method.name)
 def test_one_matrix_and_its_bias_are_trained_and_nothing_else(method, tiny, run):
     before = snapshot(tiny)
-    method().apply(tiny, [ROW], method.config_type()(steps=2), run)
+    config = method.config_type().read({"steps": 2, "layers": "auto"})
+    assert config == method.config_type()(steps=2) == method.config_type()(steps=2, layers=None)
+    method().apply(tiny, [ROW], config, run)
     matrix = tiny.layout.at("mlp_out", tiny.layout.edit_layer(tiny.model.config))
     assert changed(tiny, before) == {f"{matrix}.weight", f"{matrix}.bias"}
 

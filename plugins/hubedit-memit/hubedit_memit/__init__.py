@@ -47,7 +47,7 @@ class _ManyFacts:
 
     def targets(self, layout: Layout, config: ManyFactsConfig) -> Sequence[str] | None:
         """The weights that are changed, or None while the layers are left to the model's depth."""
-        if config.layers is None:
+        if config.layers == "auto":
             return None
         return [layout.reader.mlp_out_weight(layer) for layer in config.layers]
 
@@ -61,7 +61,7 @@ class _ManyFacts:
     ) -> Mapping[str, int] | None:
         """Every edited layer's weight changes, by a rank of one for each key of each batch."""
         rows, layers, layout = without_repeats(rows), config.layers, layout.reader
-        if layers is None:
+        if layers == "auto":
             numbers = [layout.layer_of(name) for name in shapes]
             depth = max((number for number in numbers if number is not None), default=0) + 1
             layers = default_layers(

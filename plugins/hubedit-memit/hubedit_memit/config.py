@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from hubedit_rome.auto import SomeLayers
 from pydantic import Field
 
 import hubedit
@@ -31,10 +32,12 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 class ManyFactsConfig(hubedit.Config):
     """What the three methods share: layers, keys, the optimisation of z*, statistics, guards."""
 
-    layers: tuple[int, ...] | None = Field(
-        None,
+    layers: SomeLayers = Field(
+        "auto",
         description="blocks to edit, from 0; the last is the one whose output z* is optimised "
-        "for; by default the published ones of the model's depth",
+        "for; `auto`: the published ones for this family and depth, else a sixth of the blocks up "
+        "to the one that a stored trace names (`hubedit trace`), else to a third of the way up; "
+        "emmet takes the last of them alone",
     )
     prefixes: tuple[tuple[int, int], ...] = Field(
         ((10, 5),),

@@ -43,7 +43,9 @@ def apply(
             that follow.
     """
     rows, layout = without_repeats(rows), model.layout.reader
-    chosen = config.layers or default_layers(layout, model.model.config, single)
+    chosen = config.layers
+    if chosen == "auto":
+        chosen = default_layers(layout, model.model.config, single)
     sites = [Site.find(model, layer) for layer in check_layers(layout, chosen)]
     with at_rest(model.model):
         prefixes = sample_prefixes(model, config.prefixes, config.prefix_top_k, run, rows)

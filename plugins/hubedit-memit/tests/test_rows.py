@@ -145,3 +145,27 @@ def test_the_published_form_leaves_no_first_position_out(method, tiny, make_run)
         tokens.append(run.records["statistics"][0]["tokens"])
     texts = len(run.corpus.texts) - run.records["texts"]["held_out"]
     assert tokens[1] == tokens[0] + texts
+
+
+@pytest.mark.parametrize("method", [Memit, Emmet, AlphaEdit])
+@pytest.mark.parametrize("said", ["layers=auto", "layers=null", "steps=25"])
+def test_auto_and_null_and_silence_are_one_setting(method, said):
+    config = method.config_type().read(parse_settings([said]))
+    assert config.layers == "auto"
+    assert config == method.config_type()()
+
+
+def test_auto_is_the_layers_that_the_model_has_by_default(tiny, make_run):
+    Memit().apply(tiny, [row()], MemitConfig(layers="auto", steps=2), make_run())
+    assert sorted(tiny.changes()) == [f"transformer.h.{n}.mlp.c_proj.weight" for n in (0, 1)]
+
+
+@pytest.mark.parametrize("said", ["layers=atuo", "layers=5", "layers=[-1]", "layers=[auto]"])
+def test_layers_that_are_none_are_refused_in_words(said):
+    with pytest.raises(hubedit.ConfigError, match=r"layers: list blocks .* or say auto"):
+        MemitConfig.read(parse_settings([said]))
+
+
+def test_no_layer_at_all_is_refused(tiny, make_run):
+    with pytest.raises(hubedit.ConfigError, match="name at least one"):
+        Memit().apply(tiny, [row()], MemitConfig(layers=()), make_run())

@@ -48,7 +48,7 @@ class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
 
     def targets(self, layout: Layout, config: RomeConfig) -> Sequence[str] | None:
         """The one weight that is changed, or None while the layer is left to the model's depth."""
-        return None if config.layer is None else [layout.reader.mlp_out_weight(config.layer)]
+        return None if config.layer == "auto" else [layout.reader.mlp_out_weight(config.layer)]
 
     @classmethod
     def predict(
@@ -60,7 +60,7 @@ class Rome(hubedit.Method[hubedit.FactEdit, RomeConfig]):
     ) -> Mapping[str, int] | None:
         """One weight changes, by a rank of one for each row."""
         layer, layout = config.layer, layout.reader
-        if layer is None:
+        if layer == "auto":
             numbers = [layout.layer_of(name) for name in shapes]
             depth = max((number for number in numbers if number is not None), default=0) + 1
             layer = layout.edit_layer(SimpleNamespace(**{layout.depth_key: depth}))

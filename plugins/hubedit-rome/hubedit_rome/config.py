@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 import hubedit
+from hubedit_rome.auto import OneLayer
 
 PUBLISHED: Mapping[str, Any] = {
     "keys": "original",
@@ -31,8 +32,10 @@ class RomeConfig(hubedit.Config):
     `PUBLISHED` is the published form.
     """
 
-    layer: int | None = Field(
-        None, ge=0, description="block to edit, from 0; by default the published one for this depth"
+    layer: OneLayer = Field(
+        "auto",
+        description="block to edit, from 0; `auto`: the published one for this family and depth, "
+        "else the one that a stored trace names (`hubedit trace`), else a third of the way up",
     )
     keys: Literal["averaged", "original"] = Field(
         "averaged",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 import hubedit
+from hubedit_rome.auto import Auto
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Site:
     conv1d: bool
 
     @classmethod
-    def find(cls, model: hubedit.EditableModel, layer: int | None) -> Site:
-        """Name the second MLP matrix of a layer, by default the one its family is edited at.
+    def find(cls, model: hubedit.EditableModel, layer: int | Auto) -> Site:
+        """Name the second MLP matrix of a layer, with `auto` the one its family is edited at.
 
         In a model that reads and writes with two stacks it is the encoder's, which reads the
         subject.
@@ -37,7 +38,7 @@ class Site:
         """
         layout, config = model.layout.reader, model.model.config
         depth = layout.depth(config)
-        if layer is None:
+        if layer == "auto":
             layer = layout.edit_layer(config)
         if not 0 <= layer < depth:
             raise hubedit.ConfigError(

@@ -101,7 +101,7 @@ def test_keys_are_read_at_the_subject_with_the_answers_place_open(double):
 
 
 def test_the_matrix_is_the_one_that_reads_the_subject(model):
-    site = Site.find(model, None)
+    site = Site.find(model, "auto")
     stack = {"masked": "bert.encoder.layer", "seq2seq": "encoder.block"}[model.layout.architecture]
     assert site.weight.startswith(f"{stack}.{site.layer}.")
     assert not site.conv1d
