@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubedit.disclosure import canonical, key_file, keyed_hash, read_key
 from hubedit.editions import Edition
 from hubedit.errors import RequestError
+from hubedit.gathering import Named, gathered
+from hubedit.hub import Hub
 from hubedit.manifest import Manifest
-from hubedit.readers.files import read_records
-from hubedit.requests import ROW_TYPES, rows_of
+from hubedit.requests import ROW_TYPES
 
 
 @dataclass(frozen=True)
 class Proof:
-    """One item: its number in the file, its part, its keyed hash, and whether the edit lists it."""
+    """One item: its number among those given, its part, its keyed hash, and whether the edit lists it."""
 
     item: int
     part: str
@@ -42,17 +43,23 @@ class Proofs:
 
 
 def prove(
-    edition: Edition, items: Path, *, edit: str | None = None, key: Path | None = None
+    edition: Edition,
+    items: Named,
+    *,
+    edit: str | None = None,
+    key: Path | None = None,
+    hub: Callable[[], Hub] = Hub,
 ) -> Proofs:
-    """Check that the items of a file were in the request of an undisclosed edit.
+    """Check that items were in the request of an undisclosed edit.
 
     The hash covers all fields of a row, so an item is given as the request had it.
 
     Args:
         edition: the stack that holds the edit.
-        items: rows as in a request file.
+        items: where they are, as of a request: a file or dataset, or one for each part.
         edit: the edit's name or the beginning of it; by default the only undisclosed one.
         key: the edit's key file; by default the one that this machine kept.
+        hub: opens the Hub when the items are a dataset.
 
     Raises:
         RequestError: there is no such edit, no key, or the items cannot be read; quotes no item.
@@ -68,7 +75,7 @@ def prove(
     kind = ROW_TYPES.get(manifest.request.type)
     if kind is None:
         raise RequestError(f"rows of type {manifest.request.type} are not known to this hubedit")
-    rows = rows_of(kind, read_records(items), str(items))
+    rows = gathered(kind, items, hub)
     made = []
     for number, row in enumerate(rows, start=1):
         code = keyed_hash(secret, canonical(row))

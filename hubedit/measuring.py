@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from hubedit import revisions
 from hubedit.artifacts import ABOUT, ArtifactStore, Held
 from hubedit.context import Run, Silent, Talk
-from hubedit.corpora import DATASET, dataset_records, read_corpus
+from hubedit.corpora import read_corpus
 from hubedit.editions import Edition, open_edition
 from hubedit.errors import ConfigError, NotOnHubError, RecipeError, RequestError
+from hubedit.gathering import gathered
 from hubedit.hub import Hub, Pushed
 from hubedit.located import layout_of
 from hubedit.locating import Fact, Tracing, trace_facts
@@ -29,7 +30,6 @@ from hubedit.moments import (
     settled,
     statistic_key,
 )
-from hubedit.requests import read_records, rows_of
 from hubedit.rows import FactEdit
 from hubedit.shelf import Shelf, lookup
 
@@ -197,9 +197,7 @@ def read_facts(
         if start < 0:
             raise RequestError(f"the prompt {prompt!r} has no {{}} where the subject goes")
         return [Fact(prompt.replace("{}", subject, 1), (start, start + len(subject)))]
-    data = request.startswith(DATASET)
-    records = dataset_records(request, hub()) if data else read_records(Path(request))
-    rows = rows_of(FactEdit, records, request)
+    rows = gathered(FactEdit, request, hub)
     count = min(most, len(rows))
     rows = [rows[number * len(rows) // count] for number in range(count)]
     return [

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from hubedit.errors import RecipeError, near_misses
-from hubedit.rows import Row, first_problem
+from hubedit.rows import Part, Row, first_problem
 
 RECIPE_FILE = "hubedit.yaml"
+PARTS: tuple[str, ...] = get_args(Part)
+"""The parts of a request to forget, in the order in which their rows stand."""
 
 
 class Reference(Row):
@@ -34,13 +37,16 @@ class Reference(Row):
 class Recipe(Row):
     """What to change, in which base, by which method.
 
-    `request` is a file of rows, or the rows themselves.
+    `request` is where its rows are (a file, or a dataset of the Hub), or that by the part of the
+    request, or the rows themselves.
     """
 
     base: str = Field(min_length=1, description="repository[@revision], or a directory")
     plugin: str = Field(min_length=1, description="name of the method")
     config: dict[str, Any] = Field({}, description="settings of the method")
-    request: str | tuple[dict[str, Any], ...] = Field(description="file of rows, or the rows")
+    request: str | dict[str, str] | tuple[dict[str, Any], ...] = Field(
+        description="source of rows, or one for each part, or the rows"
+    )
     reader: str | None = Field(
         None, description="how rows are written, such as zsre-answers; default: each tells its own"
     )
@@ -61,6 +67,13 @@ class Recipe(Row):
     )
     chat: bool = Field(False, description="ask prompts through the tokenizer's chat template")
     threads: int | None = Field(None, ge=1, description="threads of the run; default: as torch")
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _known_parts(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            _refuse_unknown(value)
+        return value
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -92,9 +105,57 @@ def read_recipe(path: Path) -> dict[str, Any]:
         given = keys.get(key)
         if isinstance(given, str) and (path.parent / given).exists():
             keys[key] = str(path.parent / given)
-    if isinstance(keys.get("request"), Mapping):
-        keys["request"] = [keys["request"]]
+    request = keys.get("request")
+    if isinstance(request, Mapping):
+        keys["request"] = _beside(path.parent, request) if _by_part(request) else [request]
     return keys
+
+
+def _by_part(request: Mapping[Any, Any]) -> bool:
+    """Whether a mapping gives sources by part, as its names or nearly so tell; else it is a row."""
+    return any(difflib.get_close_matches(str(name), PARTS, cutoff=0.75) for name in request) and (
+        all(isinstance(source, str) for source in request.values())
+    )
+
+
+def _beside(folder: Path, sources: Mapping[str, str]) -> dict[str, str]:
+    """Sources of a recipe, whose relative paths are taken from where it lies."""
+    return {
+        part: str(folder / source) if (folder / source).exists() else source
+        for part, source in sources.items()
+    }
+
+
+def _refuse_unknown(names: Iterable[Any]) -> None:
+    for name in names:
+        if name not in PARTS:
+            raise ValueError(f"no part is called {name!r}; {near_misses(str(name), PARTS)}")
+
+
+def parse_request(given: Sequence[str]) -> str | dict[str, str] | None:
+    """Read what a flag names: one SOURCE, or PART=SOURCE for each part; None if nothing.
+
+    Raises:
+        RecipeError: a part is not known or named twice, or parts and whole requests are mixed.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        part, sign, source = text.partition("=")
+        if not sign or (part not in PARTS and Path(text).exists()):
+            if len(given) > 1:
+                raise RecipeError(
+                    f"of several sources each is named with its part, such as {PARTS[0]}={text}"
+                )
+            return text
+        try:
+            _refuse_unknown([part])
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        if part in found or not source:
+            wrong = "is named twice" if part in found else "has no source"
+            raise RecipeError(f"the part {part} {wrong}; give one file or dataset for each part")
+        found[part] = source
+    return found or None
 
 
 def make_recipe(keys: Mapping[str, Any]) -> Recipe:

@@ -11,6 +11,7 @@ from hubedit.chat import through_template
 from hubedit.claims import Claims, check_base_stands, check_claims
 from hubedit.editions import Edition, edition_at, edits_of
 from hubedit.errors import RequestError
+from hubedit.gathering import Named, gathered
 from hubedit.hub import Hub
 from hubedit.manifest import (
     CARD_FILE,
@@ -24,7 +25,7 @@ from hubedit.manifest import (
 )
 from hubedit.places import HubPlace, model_file_names
 from hubedit.policy import Policy
-from hubedit.requests import ROW_TYPES, read_records, rows_of
+from hubedit.requests import ROW_TYPES, rows_of
 from hubedit.rows import Question, Row
 from hubedit.targets import stack_digest
 from hubedit.trust import check_plugin
@@ -44,7 +45,7 @@ def review(
     *,
     base: str | None = None,
     own: Sequence[Question] = (),
-    request: Path | None = None,
+    request: Named | None = None,
     key: Path | None = None,
     ask: bool = True,
     policy: Policy | None = None,
@@ -57,7 +58,7 @@ def review(
         hub: where it is.
         base: where to take the base from instead of where the stack points.
         own: the reviewer's questions, which the author never saw.
-        request: the rows of an undisclosed edit.
+        request: where the rows of an undisclosed edit are, or that for each part.
         key: the key file of an undisclosed edit.
         ask: whether to load the model and ask again; what needs no torch is done anyway.
         policy: what the reviewer allows; an edit that is taken back needs no leave.
@@ -91,7 +92,7 @@ def review(
     if proposed.manifests:
         _claimed(found, check_plugin(proposed.manifests[-1].plugin))
     if not found.broken:
-        _behaviour(found, proposed, recorded, own=own, request=request, key=key, ask=ask)
+        _behaviour(found, proposed, recorded, hub, own=own, request=request, key=key, ask=ask)
     if policy is not None and not found.broken and proposed.manifests and not found.taken_back:
         asked = not any(item.startswith("behaviour") for item in found.unchecked)
         found.forbidden += policy.breaches(proposed.manifests[-1], recorded, asked=asked)
@@ -141,9 +142,10 @@ def _behaviour(
     found: Review,
     proposed: Edition,
     recorded: list[probes.Probe],
+    hub: Hub,
     *,
     own: Sequence[Question],
-    request: Path | None,
+    request: Named | None,
     key: Path | None,
     ask: bool,
 ) -> None:
@@ -151,7 +153,7 @@ def _behaviour(
     if not proposed.stack.edits:
         return
     manifest = proposed.manifests[-1]
-    rows = _rows(found, manifest, request, key)
+    rows = _rows(found, manifest, request, key, hub)
     known = manifest.request.disclosed or bool(rows)
     if not ask:
         found.unchecked.append("behaviour: no questions were asked")
@@ -215,20 +217,20 @@ def recorded_probes(proposed: Edition) -> list[probes.Probe]:
 
 
 def _rows(
-    found: Review, manifest: Manifest, request: Path | None, key: Path | None
+    found: Review, manifest: Manifest, request: Named | None, key: Path | None, hub: Hub
 ) -> Sequence[Row]:
     """The rows of an undisclosed request, if the reviewer has them and they are the right ones."""
     if manifest.request.disclosed:
         return ()
     if request is None or key is None:
         found.unchecked.append(
-            "behaviour: the request is not disclosed; give --request FILE and --key FILE"
+            "behaviour: the request is not disclosed; give --request SOURCE and --key FILE"
         )
         return ()
     kind = ROW_TYPES.get(manifest.request.type)
     if kind is None:
         raise RequestError(f"rows of type {manifest.request.type} are not known to this hubedit")
-    rows = rows_of(kind, read_records(request), str(request))
+    rows = gathered(kind, request, lambda: hub)
     if not disclosure.matches(manifest.request, rows, disclosure.read_key(key)):
         found.broken.append("the request given is not the one this edit was made for")
         return ()

@@ -22,7 +22,7 @@ from hubedit import (
 from hubedit.artifacts import ArtifactStore
 from hubedit.blame import brief, place_of
 from hubedit.context import Check, Run, Silent, Talk, device_of, threads
-from hubedit.corpora import DATASET, dataset_records, read_corpus
+from hubedit.corpora import read_corpus
 from hubedit.delta import TextFile, encode
 from hubedit.editions import Edition
 from hubedit.errors import (
@@ -35,6 +35,7 @@ from hubedit.errors import (
     PluginError,
     UnsupportedModelError,
 )
+from hubedit.gathering import gathered
 from hubedit.hub import Hub
 from hubedit.located import layout_of
 from hubedit.manifest import touched_tensors
@@ -43,7 +44,7 @@ from hubedit.method import Config, Corpus, Earlier, Method
 from hubedit.plugins import PluginInfo, Plugins, load_plugins
 from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
-from hubedit.requests import read_records, rows_of
+from hubedit.requests import rows_of
 from hubedit.rows import Row, refuse_overlap
 from hubedit.shelf import lookup
 from hubedit.targets import Target
@@ -316,12 +317,10 @@ def read_rows(recipe: Recipe, method: type[Method[Any, Any]], hub: OpenHub) -> S
         RequestError: it cannot be read, is empty, a row is not usable, or parts overlap.
     """
     kind, reader = method.row_type(), recipe.reader
-    if isinstance(recipe.request, str) and recipe.request.startswith(DATASET):
-        rows = rows_of(kind, dataset_records(recipe.request, hub()), recipe.request, reader)
-    elif isinstance(recipe.request, str):
-        rows = rows_of(kind, read_records(Path(recipe.request)), recipe.request, reader)
-    else:
+    if isinstance(recipe.request, tuple):
         rows = rows_of(kind, recipe.request, reader=reader)
+    else:
+        rows = gathered(kind, recipe.request, hub, reader)
     refuse_overlap(rows)
     return rows
 

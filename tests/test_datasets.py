@@ -4,7 +4,9 @@ import json
 
 import pytest
 from pyarrow import Table, parquet
+from shaken import shaken
 
+from hubedit.artifacts import cache_home
 from hubedit.corpora import dataset_records, load_dataset
 from hubedit.errors import HubEditError, RecipeError
 from hubedit.hub import Hub
@@ -90,3 +92,27 @@ def test_a_dataset_of_one_config_needs_no_name(localhub, tmp_path, monkeypatch):
         repo_type="dataset",
     )
     assert dataset_records("hf://datasets/me/plain", Hub()) == [{"text": "Ada Brook plays."}]
+
+
+def test_configs_are_the_parts_of_a_request_that_is_pushed_and_reviewed(
+    authors, localhub, tiny, install, hubedit, tmp_path, monkeypatch
+):
+    install("shaken", shaken("ForgetQA", 0.1))
+    api = localhub.api()
+    api.create_repo("me/tiny", private=True)
+    api.upload_folder(repo_id="me/tiny", folder_path=tiny)
+    monkeypatch.chdir(tmp_path)
+    named = [f"forget={authors}/forget10@main", f"retain={authors}/retain90"]
+    asked = [word for source in named for word in ("--request", source)]
+    made = ["apply", "--plugin", "shaken", "--base", "me/tiny", "--push", "--json"]
+    status, out, said = hubedit(*made, *asked)
+    assert status == 0, said
+    record = json.loads(out)["manifest"]["request"]
+    assert (record["parts"], record["disclosed"]) == ({"forget": 2, "retain": 4}, False)
+    (key,) = (cache_home() / "keys").glob("*.key")
+    reviewed = ["review", "me/tiny-edited", "--pr", "1", "--key", key]
+    status, said, _ = hubedit(*reviewed, *asked)
+    assert status == 0, said
+    assert "the 6 rows given are the undisclosed request" in said
+    status, said, _ = hubedit(*reviewed, "--request", f"retain={authors}/retain90")
+    assert (status, "not the one this edit was made for" in said) == (1, True)

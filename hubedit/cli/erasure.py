@@ -29,9 +29,10 @@ def command() -> None:
 @click.option(
     "--items",
     required=True,
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Rows as the request had them, with all their fields: .jsonl, .json, .csv or .parquet.",
+    multiple=True,
+    metavar="[PART=]SOURCE",
+    help="Rows as the request had them, with all their fields: a file or hf://datasets/…, or one "
+    "for each part.",
 )
 @click.option("--edit", "name", metavar="NAME", help="Which edit, where several are undisclosed.")
 @click.option(
@@ -45,7 +46,7 @@ def command() -> None:
 @json_option
 def prove(
     edit: str,
-    items: Path,
+    items: tuple[str, ...],
     name: str | None,
     key: Path | None,
     base: str | None,
@@ -54,12 +55,16 @@ def prove(
 ) -> None:
     """Show with the key that items were in the request of an undisclosed edit.
 
-    Exit status 1 if one was not. Items are named by their number in the file and never printed.
+    Exit status 1 if one was not. Items are named by their number and never printed.
     """
     from hubedit import erasure
     from hubedit.editions import open_edition
+    from hubedit.recipe import parse_request
 
-    found = erasure.prove(open_edition(edit, hub_opener(local), base), items, edit=name, key=key)
+    named, opened = parse_request(items), hub_opener(local)
+    assert named is not None
+    edition = open_edition(edit, opened, base)
+    found = erasure.prove(edition, named, edit=name, key=key, hub=opened)
     if as_json:
         print_json(
             {

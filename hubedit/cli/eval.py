@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     edit: str,
-    forget: Path | None,
+    forget: tuple[str, ...],
     oracle: str | None,
     gates: tuple[str, ...],
     robust: bool,
@@ -78,13 +78,15 @@ def command(
     from hubedit.cli.talk import TerminalTalk
     from hubedit.evaluating import evaluate
     from hubedit.evaluating.tasks import check_harness
+    from hubedit.recipe import parse_request
 
-    if forget is not None:
+    request = parse_request(forget)
+    if request is not None:
         if tasks:
             raise click.UsageError("--tasks and --forget are two evaluations; run one at a time")
         forgotten(
             edit,
-            forget,
+            request,
             output=output,
             as_json=as_json,
             oracle=oracle,

@@ -12,6 +12,7 @@ import click
 from hubedit.cli.options import print_json
 
 if TYPE_CHECKING:
+    from hubedit.gathering import Named
     from hubedit.measured import Forgetting
 
 
@@ -23,9 +24,10 @@ def forgetting_options(command: _CommandT) -> _CommandT:
     options = (
         click.option(
             "--forget",
-            metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="Measure how far this request is forgotten: its rows, in their parts.",
+            multiple=True,
+            metavar="[PART=]SOURCE",
+            help="Measure how far this request is forgotten: a file or hf://datasets/… of rows in "
+            "their parts, or one for each part.",
         ),
         click.option(
             "--oracle",
@@ -56,7 +58,7 @@ def forgetting_options(command: _CommandT) -> _CommandT:
 
 
 def forgotten(
-    edit: str, request: Path, *, output: Path | None, attach: bool, as_json: bool, **given: Any
+    edit: str, request: Named, *, output: Path | None, attach: bool, as_json: bool, **given: Any
 ) -> None:
     """Measure, print, write, and exit with 1 if a gate was not kept."""
     from hubedit import revisions

@@ -36,7 +36,11 @@ _ARGUMENTS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--base", metavar="REPO[@REV]|DIR", help="The model to start from."),
     click.option(
-        "--request", metavar="FILE", type=click.Path(), help="Rows to change: .jsonl or .json."
+        "--request",
+        multiple=True,
+        metavar="[PART=]SOURCE",
+        help="Rows to change: a .jsonl, .json, .csv, .parquet or .txt file, or hf://datasets/…; "
+        "for parts (forget, retain, normal, holdout) in sources of their own, one for each.",
     ),
     click.option(
         "--reader",
@@ -116,7 +120,13 @@ def recipe_arguments(function: F) -> F:
 def read_arguments(path: str | None, given: dict[str, Any]) -> Recipe:
     """Put the file and the flags together; flags win."""
     from hubedit.errors import RecipeError
-    from hubedit.recipe import RECIPE_FILE, make_recipe, parse_settings, read_recipe
+    from hubedit.recipe import (
+        RECIPE_FILE,
+        make_recipe,
+        parse_request,
+        parse_settings,
+        read_recipe,
+    )
 
     keys: dict[str, Any] = {}
     if path is not None or Path(RECIPE_FILE).is_file():
@@ -131,6 +141,7 @@ def read_arguments(path: str | None, given: dict[str, Any]) -> Recipe:
         "attributes": list(given.pop("attribute")) or None,
     }
     row = {key: value for key, value in row.items() if value is not None}
+    given["request"] = parse_request(given["request"])
     settings = parse_settings(given.pop("settings"))
     said = {key: given.pop(key) for key in ("ticket", "ground", "requester")}
     keys |= {key: value for key, value in given.items() if value is not None}

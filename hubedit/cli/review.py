@@ -27,7 +27,12 @@ from hubedit.cli.options import (
     help="Your own questions: .jsonl with prompt and, if known, target.",
 )
 @click.option("--no-probes", is_flag=True, help="Check bytes and records alone; needs no torch.")
-@click.option("--request", type=click.Path(path_type=Path), help="Rows of an undisclosed edit.")
+@click.option(
+    "--request",
+    multiple=True,
+    metavar="[PART=]SOURCE",
+    help="Rows of an undisclosed edit: a file or hf://datasets/…, or one for each part.",
+)
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of an undisclosed edit.")
 @click.option(
     "--policy",
@@ -46,7 +51,7 @@ def command(
     number: int,
     own: Path | None,
     no_probes: bool,
-    request: Path | None,
+    request: tuple[str, ...],
     key: Path | None,
     policy: Path | None,
     comment: bool,
@@ -59,12 +64,13 @@ def command(
     """Recompute the bytes of pull request --pr of REPO, ask its questions again, give a verdict."""
     from hubedit.errors import RequestError
     from hubedit.policy import POLICY_FILE, read_policy
+    from hubedit.recipe import parse_request
     from hubedit.requests import read_records, rows_of
     from hubedit.reviewing import review
     from hubedit.rows import ProbePrompt, Question
     from hubedit.verdicts import COMMENT_BEGINS
 
-    if (request is None) != (key is None):
+    if bool(request) != (key is not None):
         raise RequestError("--request and --key go together: the rows and the key that names them")
     asked = []
     if own is not None:
@@ -83,7 +89,7 @@ def command(
         hub,
         base=base,
         own=asked,
-        request=request,
+        request=parse_request(request),
         key=key,
         ask=not no_probes,
         policy=allowed,

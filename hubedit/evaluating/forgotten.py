@@ -15,11 +15,11 @@ from hubedit.forgetting import cases as asking
 from hubedit.forgetting.hearing import STEPS, Heard, hear
 from hubedit.forgetting.measures import DEFINITIONS, values
 from hubedit.forgetting.robustness import TREATMENTS, curves
+from hubedit.gathering import Named, gathered
 from hubedit.hub import Hub
 from hubedit.measured import Forgetting, Gate, Measure, Point
 from hubedit.places import LocalPlace
-from hubedit.readers.files import read_records
-from hubedit.requests import ROW_TYPES, rows_of
+from hubedit.requests import ROW_TYPES
 from hubedit.words import base_name
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def limits_of(given: Sequence[str]) -> dict[str, float]:
 
 def evaluate_forgetting(
     edit: str,
-    request: Path,
+    request: Named,
     *,
     oracle: str | None = None,
     base: str | None = None,
@@ -64,7 +64,8 @@ def evaluate_forgetting(
 
     Args:
         edit: an edit repository, a directory that `hubedit apply` wrote, or a plain model.
-        request: the rows to forget and to keep, a .jsonl, .json, .csv or .parquet file.
+        request: where the rows to forget and to keep are: a file or `hf://datasets/…`, or that for
+            each part.
         oracle: a model that was trained without the forgotten data.
         base: where the base lies, if not where the edit says.
         robust: whether to draw the curves of quantisation, relearning and other ways of asking;
@@ -85,7 +86,7 @@ def evaluate_forgetting(
     talk, opened = talk or Silent(), hub or Hub
     wanted = limits_of(gates)
     drawn = robust or any(name in TREATMENTS for name in wanted)
-    rows = rows_of(ROW_TYPES["ForgetRow"], read_records(request), str(request))
+    rows = gathered(ROW_TYPES["ForgetRow"], request, opened)
     asked = asking.cases(rows, limit)
     edition = editions.open_edition(edit, opened, base)
     if attach:
