@@ -39,7 +39,10 @@ class Point(Measured):
 
 
 class Measure(Measured):
-    """One measure of each model, with its words, variant and direction."""
+    """One measure of each model, with its words, variant and direction.
+
+    `made_of` says of a mean of several numbers which they are, each with how many cases it is of.
+    """
 
     name: str
     words: str
@@ -48,6 +51,7 @@ class Measure(Measured):
     before: Value
     after: Value
     oracle: Value | None
+    made_of: dict[str, int] = {}
 
 
 class Gate(Measured):
@@ -114,6 +118,30 @@ def measure_rows(found: Forgetting) -> list[tuple[str, ...]]:
         cells = (one.name, shown(one.before), shown(one.after), interval, shown(one.oracle))
         rows.append((*cells, one.better, str(one.after.n)))
     return rows
+
+
+def made_of_lines(found: Forgetting) -> list[str]:
+    """What the measures that join several numbers are made of, and what is left out of them."""
+    names: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for one in found.measures:
+        if one.made_of:
+            names.setdefault(tuple(one.made_of.items()), []).append(one.name)
+    lines = []
+    for numbers, measures in names.items():
+        listed = ", ".join(f"{name} ({n})" for name, n in numbers)
+        lines.append(f"{' and '.join(measures)}: of {len(numbers)} numbers, {listed}.")
+        lines += [f"Left out: {words}." for words in _left_out(dict(numbers))]
+    return lines
+
+
+def _left_out(numbers: dict[str, int]) -> list[str]:
+    """Cases that a number of their part is not of; every part has its recall."""
+    words = []
+    for part, whole in ((name.split()[0], n) for name, n in numbers.items() if "recall" in name):
+        without = whole - numbers.get(f"{part} truth ratio", 0)
+        if without:
+            words.append(f"{without} of {whole} cases of {part} have no wrong answers, so no truth ratio")
+    return words
 
 
 def curve_heads(found: Forgetting) -> tuple[str, ...]:

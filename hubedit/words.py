@@ -9,7 +9,13 @@ from pathlib import PurePath
 
 from hubedit.manifest import BaseRecord, Manifest, RequestRecord, ScoreRecord
 from hubedit.markdown import counted, figure, nbytes, percent
-from hubedit.measured import curve_heads, curve_rows, gate_lines, measure_rows
+from hubedit.measured import (
+    curve_heads,
+    curve_rows,
+    gate_lines,
+    made_of_lines,
+    measure_rows,
+)
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution: intervals are of 95 %."""
@@ -289,6 +295,7 @@ def forgotten(manifest: Manifest) -> dict[str, object]:
         "compute": compute(manifest),
         "forgetting": found,
         "measure_rows": measure_rows(found) if found else [],
+        "made_of_lines": made_of_lines(found) if found else [],
         "curve_heads": curve_heads(found) if found else (),
         "curve_rows": curve_rows(found) if found and found.curves else [],
         "gate_lines": gate_lines(found) if found else [],

@@ -1,6 +1,7 @@
 """What is heard of real models, and what treatments do to them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hubedit.errors import RequestError
 from hubedit.forgetting import cases as asking
 from hubedit.forgetting import robustness
 from hubedit.forgetting.hearing import hear, of_part
-from hubedit.forgetting.measures import DEFINITIONS, values
+from hubedit.forgetting.measures import DEFINITIONS, kept_numbers, values
 from hubedit.rows import FactEdit, ForgetQA, ForgetText
 
 PARTS = ("forget", "retain", "normal", "holdout")
@@ -117,6 +118,39 @@ def test_a_model_is_its_own_oracle(heard):
     without = values(heard)
     assert "forget-quality" not in without
     assert without["utility"] == found["utility"]
+
+
+def test_rows_without_wrong_answers_leave_the_truth_ratio_of_the_others(heard):
+    def without(part, count):
+        bare = {id(one) for one in of_part(heard, part)[:count]}
+        return [replace(one, wrong=(), correct=None) if id(one) in bare else one for one in heard]
+
+    whole = kept_numbers(heard)
+    assert {n for _, n in whole.values()} == {4}
+    found = kept_numbers(without("retain", 1))
+    assert list(found) == list(whole)
+    ratios = [
+        np.exp(-np.mean(one.wrong)) / np.exp(-one.correct) for one in of_part(heard, "retain")[1:]
+    ]
+    truer = np.mean([max(0.0, 1 - ratio) for ratio in ratios])
+    assert found["retain truth ratio"] == (pytest.approx(truer, abs=1e-9), 3)
+    assert {name: v for name, v in found.items() if v != whole[name]}.keys() <= {
+        "retain truth ratio"
+    }
+    numbers = [value for value, _ in found.values()]
+    by_hand = 0.0 if min(numbers) == 0 else len(numbers) / sum(1 / v for v in numbers)
+    assert values(without("retain", 1))["utility"].value == pytest.approx(by_hand, abs=1e-9)
+
+    some = kept_numbers(without("normal", 2))
+    shares = [
+        np.exp(-one.loss) / (np.exp(-one.loss) + sum(np.exp(-loss) for loss in one.wrong))
+        for one in of_part(heard, "normal")[2:]
+    ]
+    assert some["normal probability"] == (pytest.approx(np.mean(shares), abs=1e-9), 2)
+    assert (some["normal recall"][1], some["normal truth ratio"][1]) == (4, 2)
+    none = kept_numbers(without("normal", 4))
+    assert "normal truth ratio" not in none
+    assert none["normal probability"][1] == 4
 
 
 def test_of_long_parts_evenly_many_are_asked(rows):

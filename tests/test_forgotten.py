@@ -90,6 +90,30 @@ def test_without_an_oracle_the_page_says_so(tiny, request_file):
         evaluate_forgetting(str(tiny), request_file, gates=["forget-quality=0.05"], limit=2)
 
 
+def test_utility_says_which_numbers_it_is_of_and_what_is_left_out(tiny, request_file, hubedit):
+    rows = [json.loads(line) for line in request_file.read_text().splitlines()]
+    bare = next(one for one in rows if one["part"] == "retain")
+    del bare["perturbed_answers"]
+    request_file.write_text("\n".join(map(json.dumps, [one for one in rows if one != bare] + [bare])))
+    found = evaluate_forgetting(str(tiny), request_file, gradients=False)
+    for name in ("utility", "utility-arithmetic"):
+        assert found.measure(name).made_of == {
+            "retain probability": 4,
+            "retain recall": 4,
+            "retain truth ratio": 3,
+            "normal probability": 4,
+            "normal recall": 4,
+            "normal truth ratio": 4,
+        }
+        assert "6" in found.measure(name).variant
+    assert found.measure("mia-loss").made_of == {}
+    page = markdown(found)
+    assert "utility and utility-arithmetic: of 6 numbers, retain probability (4)," in page
+    assert "1 of 4 cases of retain have no wrong answers, so no truth ratio." in page
+    _, said, _ = hubedit("eval", tiny, "--forget", request_file)
+    assert "1 of 4 cases of retain have no wrong answers" in said
+
+
 def test_gates_are_read_before_anything_is_loaded():
     assert limits_of(["utility=0.9", "int4=0.5"]) == {"utility": 0.9, "int4": 0.5}
     with pytest.raises(RequestError, match="did you mean 'utility'"):

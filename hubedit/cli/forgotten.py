@@ -93,7 +93,14 @@ def _show(found: Forgetting) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hubedit.measured import HEADS, curve_heads, curve_rows, gate_lines, measure_rows
+    from hubedit.measured import (
+        HEADS,
+        curve_heads,
+        curve_rows,
+        gate_lines,
+        made_of_lines,
+        measure_rows,
+    )
 
     asked = ", ".join(f"{count} {part}" for part, count in found.parts.items())
     console = Console(markup=False, highlight=False)
@@ -107,6 +114,8 @@ def _show(found: Forgetting) -> None:
     for cells in measure_rows(found):
         table.add_row(*cells)
     console.print(table)
+    for line in made_of_lines(found):
+        console.print(line, style="dim", soft_wrap=True)
     if found.curves:
         curve = Table(*curve_heads(found), box=None, header_style="bold")
         for cells in curve_rows(found):

@@ -13,7 +13,7 @@ from hubedit.evaluating import attaching
 from hubedit.evaluating.evaluation import loaded
 from hubedit.forgetting import cases as asking
 from hubedit.forgetting.hearing import STEPS, Heard, hear
-from hubedit.forgetting.measures import DEFINITIONS, values
+from hubedit.forgetting.measures import DEFINITIONS, UTILITIES, kept_numbers, values
 from hubedit.forgetting.robustness import TREATMENTS, curves
 from hubedit.gathering import Named, gathered
 from hubedit.hub import Hub
@@ -150,6 +150,7 @@ def _check(model: LoadedModel) -> None:
 def _measures(heard: dict[str, list[Heard]]) -> tuple[Measure, ...]:
     oracle = heard.get("oracle")
     found = {label: values(said, oracle) for label, said in heard.items()}
+    numbers = {name: n for name, (_, n) in kept_numbers(heard["after"]).items()}
     return tuple(
         Measure(
             name=name,
@@ -159,6 +160,7 @@ def _measures(heard: dict[str, list[Heard]]) -> tuple[Measure, ...]:
             before=found["before"][name],
             after=value,
             oracle=found["oracle"].get(name) if oracle is not None else None,
+            made_of=numbers if name in UTILITIES else {},
         )
         for name, value in found["after"].items()
     )

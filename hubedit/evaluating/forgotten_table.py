@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from hubedit.measured import HEADS, Forgetting, curve_heads, curve_rows, gate_lines, measure_rows
+from hubedit.measured import (
+    HEADS,
+    Forgetting,
+    curve_heads,
+    curve_rows,
+    gate_lines,
+    made_of_lines,
+    measure_rows,
+)
 
 
 def markdown(found: Forgetting) -> str:
@@ -10,6 +18,7 @@ def markdown(found: Forgetting) -> str:
     asked = ", ".join(f"{count} {part}" for part, count in found.parts.items())
     lines = [f"# {found.after}", "", f"Beside {found.before}. Cases: {asked}.", ""]
     lines += [found.reference, "", *_table(HEADS, measure_rows(found)), ""]
+    lines += [f"{line}\n" for line in made_of_lines(found)]
     if found.curves:
         lines += ["Extraction strength of forgotten answers under treatment:", ""]
         lines += [*_table(curve_heads(found), curve_rows(found)), ""]

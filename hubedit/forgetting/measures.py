@@ -35,12 +35,13 @@ DEFINITIONS: Mapping[str, Definition] = {
     ),
     "utility": Definition(
         "what is kept: harmonic mean over the parts to keep",
-        "TOFU's leaderboard; probability, ROUGE-L recall and geometric truth ratio of each part",
+        "TOFU's leaderboard; probability, ROUGE-L recall and geometric truth ratio of retain and "
+        "normal: 6 of TOFU's 9 numbers, whose real authors and world facts are one part",
         "high",
     ),
     "utility-arithmetic": Definition(
         "the same with the other average",
-        "TOFU's paper; arithmetic truth ratio",
+        "TOFU's paper; arithmetic truth ratio, the same 6 numbers",
         "high",
     ),
     "forget-probability": Definition(
@@ -143,6 +144,15 @@ DEFINITIONS: Mapping[str, Definition] = {
 }
 """Every measure by the name that gates take."""
 
+KEPT: Mapping[str, tofu.Kind] = {"retain": "questions", "normal": "options"}
+"""The parts that utility is of; TOFU's real authors and world facts are both `normal` here."""
+
+UTILITIES: Mapping[str, probability.Averaging] = {
+    "utility": "geometric",
+    "utility-arithmetic": "arithmetic",
+}
+"""How each variant of utility averages wrong answers."""
+
 
 def values(heard: Sequence[Heard], oracle: Sequence[Heard] | None = None) -> dict[str, Value]:
     """All measures that these cases allow, of one model.
@@ -215,30 +225,46 @@ def set_log(heard: Sequence[Heard], kind: tofu.Kind) -> tofu.SetLog:
     )
 
 
-def _utilities(heard: Sequence[Heard]) -> dict[str, Value]:
-    """Model utility over retain and normal; parts without wrong answers give two numbers each."""
-    plain: list[float] = []
-    logs: dict[str, tofu.SetLog] = {}
-    count = 0
-    kinds: tuple[tuple[str, tofu.Kind], ...] = (("retain", "questions"), ("normal", "options"))
-    for part, kind in kinds:
+def kept_numbers(
+    heard: Sequence[Heard], averaging: probability.Averaging = "geometric"
+) -> dict[str, tuple[float, int]]:
+    """The numbers that model utility is the harmonic mean of, each with how many cases it is of.
+
+    They are probability, recall and truth ratio of retain and of normal. A truth ratio is of the
+    cases that have wrong answers alone, and so is the probability of normal if some have (there it
+    is the share of the right answer beside the wrong ones); without any a part gives no truth ratio.
+    """
+    found: dict[str, tuple[float, int]] = {}
+    for part, kind in KEPT.items():
         some = [one for one in of_part(heard, part) if one.written is not None]
-        count += len(some)
-        if some and all(one.wrong for one in some):
-            logs[part] = set_log(some, kind)
-        elif some:
-            plain += [mean([float(np.exp(-one.loss)) for one in some]), mean(recalls(some))]
+        if not some:
+            continue
+        told = [one for one in some if one.wrong]
+        log = set_log(told, kind) if told else None
+        if log is not None and kind == "options":
+            found[f"{part} probability"] = log.probability(), len(told)
+        else:
+            plain = [float(np.exp(-one.loss)) for one in some]
+            found[f"{part} probability"] = mean(plain), len(some)
+        found[f"{part} recall"] = mean(recalls(some)), len(some)
+        if log is not None:
+            ratio = probability.truer(log.log_truth_ratio(averaging))
+            found[f"{part} truth ratio"] = ratio, len(told)
+    return found
+
+
+def _utilities(heard: Sequence[Heard]) -> dict[str, Value]:
+    """Model utility over retain and normal, in both variants."""
+    count = sum(one.written is not None for part in KEPT for one in of_part(heard, part))
     if not count:
         return {}
-    found: dict[str, Value] = {}
-    variants: tuple[tuple[str, probability.Averaging], ...] = (
-        ("utility", "geometric"),
-        ("utility-arithmetic", "arithmetic"),
-    )
-    for name, averaging in variants:
-        parts = list(tofu.utility(logs, averaging).parts.values()) if logs else []
-        found[name] = Value(value=tofu.harmonic_mean([*plain, *parts]), n=count)
-    return found
+    return {
+        name: Value(
+            value=tofu.harmonic_mean([value for value, _ in kept_numbers(heard, each).values()]),
+            n=count,
+        )
+        for name, each in UTILITIES.items()
+    }
 
 
 def _recitals(heard: Sequence[Heard]) -> dict[str, Value]:
