@@ -153,6 +153,16 @@ def test_rows_without_wrong_answers_leave_the_truth_ratio_of_the_others(heard):
     assert none["normal probability"][1] == 4
 
 
+SCORED = ("forget-probability", "forget-recall", "exact-memorisation", "privacy-leakage")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in DEFINITIONS if "strength" in name or "mia" in name or name in SCORED]
+)
+def test_measures_of_answers_say_that_plain_texts_are_scored_by_halves(name):
+    assert "by its second half, given its first" in DEFINITIONS[name].variant
+
+
 def test_of_long_parts_evenly_many_are_asked(rows):
     asked = asking.cases(rows, limit=2)
     assert asking.counts(asked) == dict.fromkeys(PARTS, 2)

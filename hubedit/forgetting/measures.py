@@ -21,6 +21,9 @@ class Definition:
     better: Better
 
 
+HALVES = "a text without a prompt by its second half, given its first (published: whole texts)"
+"""How every measure that scores answers deals with plain texts."""
+
 DEFINITIONS: Mapping[str, Definition] = {
     "forget-quality": Definition(
         "p of forget truth ratios being the retrained model's",
@@ -46,11 +49,11 @@ DEFINITIONS: Mapping[str, Definition] = {
     ),
     "forget-probability": Definition(
         "probability of forgotten answers",
-        "TOFU; mean over tokens, end included",
+        f"TOFU; mean over tokens, end included; {HALVES}",
         "as oracle",
     ),
     "forget-recall": Definition(
-        "forgotten answers written", "TOFU; ROUGE-L recall with stemming, greedy", "as oracle"
+        "forgotten answers written", f"TOFU; ROUGE-L recall with stemming, greedy; {HALVES}", "as oracle"
     ),
     "forget-truth-ratio": Definition(
         "wrong answers as likely as right ones", "TOFU; mean of min(R, 1/R), geometric", "as oracle"
@@ -62,11 +65,11 @@ DEFINITIONS: Mapping[str, Definition] = {
     ),
     "extraction-strength": Definition(
         "share of a forgotten answer that follows by itself",
-        "OpenUnlearning, teacher-forced; 0 and not 1/L where nothing follows",
+        f"OpenUnlearning, teacher-forced; 0 and not 1/L where nothing follows; {HALVES}",
         "as oracle",
     ),
     "exact-memorisation": Definition(
-        "forgotten tokens that are the likeliest ones", "OpenUnlearning; end left out", "as oracle"
+        "forgotten tokens that are the likeliest ones", f"OpenUnlearning; end left out; {HALVES}", "as oracle"
     ),
     "memorisation-accuracy": Definition(
         "tokens of forgotten texts that are the likeliest ones",
@@ -122,23 +125,23 @@ DEFINITIONS: Mapping[str, Definition] = {
         "retained questions answered by the right letter", "as choice", "high"
     ),
     "retain-strength": Definition(
-        "share of a kept answer that follows by itself", "extraction strength on retain", "high"
+        "share of a kept answer that follows by itself", f"extraction strength on retain; {HALVES}", "high"
     ),
-    "mia-loss": Definition("forgotten told from unseen by loss", "AUC; end included", "as oracle"),
+    "mia-loss": Definition("forgotten told from unseen by loss", f"AUC; end included; {HALVES}", "as oracle"),
     "mia-zlib": Definition(
-        "by loss over compressed length", "AUC; zlib of the answer", "as oracle"
+        "by loss over compressed length", f"AUC; zlib of the answer; {HALVES}", "as oracle"
     ),
-    "mia-min-k": Definition("by the least likely tokens", "AUC; Min-40 %, no end", "as oracle"),
-    "mia-min-k++": Definition("by those, normalised", "AUC; Min-40 %++, no end", "as oracle"),
+    "mia-min-k": Definition("by the least likely tokens", f"AUC; Min-40 %, no end; {HALVES}", "as oracle"),
+    "mia-min-k++": Definition("by those, normalised", f"AUC; Min-40 %++, no end; {HALVES}", "as oracle"),
     "mia-gradient": Definition(
-        "by the gradient's norm", "AUC; mean 2-norm over tensors, no dropout", "as oracle"
+        "by the gradient's norm", f"AUC; mean 2-norm over tensors, no dropout; {HALVES}", "as oracle"
     ),
     "mia-reference": Definition(
-        "by loss less the retrained model's", "AUC; reference: the oracle", "low"
+        "by loss less the retrained model's", f"AUC; reference: the oracle; {HALVES}", "low"
     ),
     "privacy-leakage": Definition(
         "membership beside the retrained model's, in percent",
-        "MUSE; Min-40 %, −100 not unlearned, above 0 over-unlearned",
+        f"MUSE; Min-40 %, −100 not unlearned, above 0 over-unlearned; {HALVES}",
         "as oracle",
     ),
 }
