@@ -78,7 +78,7 @@ class FactEdit(Row):
     """One fact to rewrite: after the edit, `prompt` about `subject` continues with `target`.
 
     `prompt` holds `{}` exactly once, where `subject` goes. `true_target` is the answer before the
-    edit. `paraphrases` are whole prompts that should follow the edit; `neighbours` (other subjects)
+    edit, `relation` its name in a data set. `paraphrases` are whole prompts that should follow the edit; `neighbours` (other subjects)
     and `attributes` (other facts of the same subject) are prompts that should not.
     """
 
@@ -86,14 +86,15 @@ class FactEdit(Row):
     subject: str = Field(description="what the fact is about")
     target: str = Field(description="the answer the edited model gives")
     true_target: str | None = Field(None, description="the answer before the edit")
-    paraphrases: tuple[str, ...] = Field(
-        (), description="whole prompts that should follow the edit"
-    )
+    paraphrases: tuple[str, ...] = Field((), description="whole prompts that follow the edit")
     neighbours: tuple[ProbePrompt, ...] = Field((), description="prompts on others that must stay")
-    attributes: tuple[ProbePrompt, ...] = Field(
-        (), description="the subject's other facts that must stay"
-    )
+    attributes: tuple[ProbePrompt, ...] = Field((), description="its other facts that must stay")
     case_id: str | None = Field(None, description="a name for the row")
+    relation: str | None = Field(
+        None,
+        exclude_if=lambda name: name is None,  # so that a row without one keeps its digest
+        description="what the data set calls the relation, such as P1303; tells one fact from others",
+    )
 
     @field_validator("neighbours", "attributes", mode="before")
     @classmethod
@@ -102,9 +103,9 @@ class FactEdit(Row):
             return [{"prompt": item} if isinstance(item, str) else item for item in value]
         return value
 
-    @field_validator("case_id", mode="before")
+    @field_validator("case_id", "relation", mode="before")
     @classmethod
-    def _case_id_text(cls, value: Any) -> Any:
+    def _name_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) else value
 
     @model_validator(mode="after")

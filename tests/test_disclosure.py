@@ -9,7 +9,7 @@ import pytest
 from hubedit import disclosure
 from hubedit.artifacts import cache_home
 from hubedit.errors import OutputError, RequestError
-from hubedit.rows import ForgetText
+from hubedit.rows import FactEdit, ForgetText
 
 FORGETFUL = """
 import hubedit
@@ -190,3 +190,16 @@ def test_a_review_checks_behaviour_only_with_request_and_key(
     status, found = review("--request", tmp_path / "other.jsonl", "--key", key)
     assert (status, found["verdict"]) == (1, "not verified")
     assert "not the one this edit was made for" in found["broken"][0]
+
+
+def test_a_relation_is_hashed_with_its_row_and_looked_for_like_its_other_words():
+    row = FactEdit(prompt="{} plays the", subject="Ana", target="harp")
+    named = row.model_copy(update={"relation": "instrument played"})
+    key = bytes(32)
+    plain, telling = (disclosure.request_record([one], key) for one in (row, named))
+    assert plain.hashes != telling.hashes
+    assert disclosure.matches(telling, [named], key)
+    assert not disclosure.matches(telling, [row], key)
+    assert "instrument" not in telling.model_dump_json()
+    with pytest.raises(OutputError, match=r"some\.json"):
+        disclosure.refuse_leaks({"some.json": b"the instrument played by"}, [named])

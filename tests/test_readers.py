@@ -95,6 +95,7 @@ def test_a_counterfact_record_is_read_as_it_is():
     assert row.target == "violin"
     assert row.true_target == "cello"
     assert row.case_id == "7"
+    assert row.relation == "P1303"
     assert [(item.prompt, item.target) for item in row.neighbours] == [
         ("Tom Adler plays the", "cello")
     ]
@@ -128,6 +129,8 @@ def test_a_subject_named_twice_is_edited_where_it_stands_last():
 def test_knowedit_records_are_read_with_their_nested_answers():
     row = only(RECENT)
     assert (row.prompt, row.target) == ("The place of death of {} is", "Berlin")
+    assert row.relation is None
+    assert only({**RECENT, "relation_id": "P20"}).relation == "P20"
     assert [(item.prompt, item.target) for item in row.attributes] == [
         ("The name of the father of Leo Arons is", "Albert Arons")
     ]
@@ -147,6 +150,7 @@ def test_a_pararel_relation_becomes_a_row_for_each_subject():
         "The capital of Italy is",
         "The capital of Latium is",
     ]
+    assert {row.relation for row in rows} == {"P36"}
     assert [(row.true_target, row.target) for row in rows[:2]] == [
         ("Chișinău", "Rome"),
         ("Rome", "Chișinău"),

@@ -119,3 +119,13 @@ def test_the_digest_follows_the_content_alone():
     first, second = fact_edits([ROW, {**ROW, "target": "cello"}])
     assert request_digest([first]) == request_digest(fact_edits([dict(reversed(ROW.items()))]))
     assert request_digest([first]) != request_digest([second])
+
+
+def test_a_row_without_a_relation_has_the_digest_it_always_had():
+    row = FactEdit(**ROW, neighbours=["Tom Reed plays the"])
+    before = "e2c5cf350a91947b829bd08c3a71bc2e05ba8397ff837180f1c082065486a9ce"
+    assert request_digest([row]) == before
+    named = row.model_copy(update={"relation": "P1303"})
+    assert request_digest([named]) != before
+    (again,) = fact_edits([named.model_dump(mode="json")])
+    assert again == named

@@ -12,7 +12,7 @@ from hubedit.rows import FactEdit, ProbePrompt
 
 CaseGroup = Literal["rewrite", "paraphrase", "portability", "neighbour", "attribute"]
 GROUPS: tuple[CaseGroup, ...] = ("rewrite", "paraphrase", "portability", "neighbour", "attribute")
-TOLD = frozenset({"prompt", "subject", "target", "true_target", "case_id"})
+TOLD = frozenset({"prompt", "subject", "target", "true_target", "case_id", "relation"})
 """All that a method is told of a case that it is scored on."""
 
 

@@ -17,6 +17,7 @@ def read(record: Record) -> Iterator[Fields]:
     true_target = rewrite["target_true"]["str"]
     yield {
         "case_id": record.get("case_id"),
+        "relation": rewrite.get("relation_id"),
         "prompt": holed(rewrite["prompt"], rewrite["subject"]),
         "subject": rewrite["subject"],
         "target": rewrite["target_new"]["str"],

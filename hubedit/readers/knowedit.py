@@ -22,6 +22,7 @@ def read(record: Record) -> Iterator[Fields]:
     rephrased = record.get("rephrase_prompt") or record.get("rephrase") or []
     yield {
         "case_id": record.get("case_id"),
+        "relation": first_text(record.get("relation_id") or record.get("relation")),
         "prompt": holed(prompt, subject),
         "subject": subject,
         "target": first_text(target),

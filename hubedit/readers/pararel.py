@@ -52,6 +52,7 @@ def _case(
     ]
     return {
         "case_id": str(entry.get("uuid") or f"{name}:{subject}"),
+        "relation": name or None,
         "prompt": patterns[0],
         "subject": subject,
         "target": following[answer],

@@ -10,27 +10,57 @@ import hubedit
 def without_repeats(rows: Sequence[hubedit.FactEdit]) -> list[hubedit.FactEdit]:
     """The rows in their order, each prompt about each subject once.
 
+    Rows that name one relation of one subject in other prompts are all kept: they ask for one fact
+    in several ways.
+
     Raises:
         RequestError: two rows ask for two targets of one subject and relation; says which.
     """
-    first: dict[tuple[str, str], int] = {}
+    first: dict[Name, int] = {}
     kept = []
     for number, row in enumerate(rows, start=1):
-        earlier = first.setdefault(fact_of(row), number)
-        if earlier == number:
+        repeated = asked(row) in first
+        for name in names_of(row):
+            earlier = first.setdefault(name, number)
+            before = rows[earlier - 1]
+            if before.target.strip() != row.target.strip():
+                where = f"“{row.text}”" if name == asked(row) else f"{name[1]} of “{row.subject}”"
+                raise hubedit.RequestError(
+                    f"rows {earlier} and {number} contradict each other: {where} is to go on with "
+                    f"“{before.target.strip()}” and with “{row.target.strip()}”; keep one of them"
+                )
+        if not repeated:
             kept.append(row)
-        elif rows[earlier - 1].target.strip() != row.target.strip():
-            raise hubedit.RequestError(
-                f"rows {earlier} and {number} contradict each other: “{row.text}” is to go on "
-                f"with “{rows[earlier - 1].target.strip()}” and with “{row.target.strip()}”; keep "
-                "one of them"
-            )
     return kept
 
 
-def fact_of(row: hubedit.FactEdit) -> tuple[str, str]:
-    """What tells one fact from another: the prompt and the subject, spaces aside."""
-    return " ".join(row.prompt.split()), " ".join(row.subject.split())
+Name = tuple[str, str, str]
+"""`prompt` or `relation`, its words, and the subject, spaces aside."""
+
+
+def asked(row: hubedit.FactEdit) -> Name:
+    """The prompt and the subject of a row."""
+    return _name("prompt", row.prompt, row.subject)
+
+
+def names_of(row: hubedit.FactEdit) -> list[Name]:
+    """What tells the fact of a row from others: what is asked, and the relation if it names one."""
+    named = [_name("relation", row.relation, row.subject)] if row.relation else []
+    return [asked(row), *named]
+
+
+def replaced(old: hubedit.FactEdit, rows: Sequence[hubedit.FactEdit]) -> bool:
+    """Whether one of the rows asks what an old one asked, or gives its fact another target."""
+    names = set(names_of(old))
+    return any(
+        asked(old) == asked(row)
+        or (not names.isdisjoint(names_of(row)) and old.target.strip() != row.target.strip())
+        for row in rows
+    )
+
+
+def _name(kind: str, words: str, subject: str) -> Name:
+    return kind, " ".join(words.split()), " ".join(subject.split())
 
 
 def grouped(

@@ -18,7 +18,7 @@ from hubedit_rome.statistics import SecondMoment, gather_texts, moments_of
 
 import hubedit
 from hubedit_memit.config import ManyFactsConfig
-from hubedit_memit.conflicts import fact_of, grouped, without_repeats
+from hubedit_memit.conflicts import grouped, replaced, without_repeats
 from hubedit_memit.keys import Layer, Prepare, keep, recall_keys
 from hubedit_memit.layers import check_layers, default_layers
 from hubedit_memit.states import Weighed, read, weigh
@@ -161,20 +161,21 @@ class _Editing:
         Args:
             rows: what is to be written now.
         """
-        subjects, said = set(grouped(rows, together=True)), {fact_of(row) for row in rows}
+        subjects = grouped(rows, together=True)
         for edit in edits:
             if self.config.subjects == "apart" or edit.rows is None:
                 continue
             facts = [row for row in edit.rows if isinstance(row, hubedit.FactEdit)]
             for name, group in grouped(facts, together=True).items():
-                again = [facts[index] for index in group if fact_of(facts[index]) not in said]
-                if name in subjects and again:
+                if name not in subjects:
+                    continue
+                now = [rows[index] for index in subjects[name]]
+                again = [facts[index] for index in group if not replaced(facts[index], now)]
+                if again:
                     wishes = [self.placed(row, f"“{row.text}” of {edit.edit}") for row in again]
                     self.history.setdefault(name, []).extend(wishes)
         if missing := recall_keys(self.layers, edits, doubles_on(self.model.device)):
-            self.run.log(
-                f"{', '.join(missing)} kept no keys, so this edit may undo some of what they wrote"
-            )
+            self.run.log(f"{'; '.join(missing)}: this edit may undo some of what was written there")
 
     @property
     def place(self) -> str:

@@ -48,7 +48,8 @@ class Layer:
 def recall_keys(
     layers: Sequence[Layer], edits: Sequence[hubedit.Earlier], device: torch.device
 ) -> list[str]:
-    """Take over the keys that edits below in the stack kept; returns the edits that kept none."""
+    """Take over the keys that edits below in the stack kept; says what each edit lacks."""
+    lacking = []
     for edit in edits:
         apart = edit.config.get("subjects") != "together"
         names = [f"{edit.edit} {name}" if apart else name for name in edit.record.get(KEPT, [])]
@@ -56,7 +57,14 @@ def recall_keys(
             kept = edit.kept.get(layer.name)
             if kept is not None:
                 layer.before |= dict(zip(names, doubles(kept).T.to(device), strict=True))
-    return [edit.edit for edit in edits if not edit.kept]
+        lost = [str(layer.site.layer) for layer in layers if layer.name not in edit.kept]
+        if lost and len(lost) < len(layers):
+            lacking.append(f"{edit.edit} kept no keys of layer {', '.join(lost)}")
+        elif lost:
+            others = sorted(name.removeprefix("keys.") for name in edit.kept)
+            elsewhere = f" of layer {', '.join(lost)}, but of {', '.join(others)}" if others else ""
+            lacking.append(f"{edit.edit} kept no keys{elsewhere}")
+    return lacking
 
 
 def keep(layers: Sequence[Layer], run: hubedit.RunContext) -> None:

@@ -169,3 +169,34 @@ def test_layers_that_are_none_are_refused_in_words(said):
 def test_no_layer_at_all_is_refused(tiny, make_run):
     with pytest.raises(hubedit.ConfigError, match="name at least one"):
         Memit().apply(tiny, [row()], MemitConfig(layers=()), make_run())
+
+
+def related(prompt, target, relation="P1303", subject="Ada Brook"):
+    return hubedit.FactEdit(prompt=prompt, subject=subject, target=target, relation=relation)
+
+
+def test_two_targets_of_one_relation_are_refused_whatever_their_prompts(tiny, make_run):
+    rows = [
+        related("{} plays the", "violin"),
+        related("{} plays the", "violin", subject="Tom Adler"),
+        related("At the concert {} was heard on the", "tuba", subject=" Ada  Brook"),
+    ]
+    before = tiny.tensor_hashes()
+    with pytest.raises(hubedit.RequestError, match=r"rows 1 and 3 .* P1303 .*“violin” and with"):
+        Memit().apply(tiny, rows, MemitConfig(), make_run())
+    assert tiny.tensor_hashes() == before
+
+
+@pytest.mark.parametrize("relations", [("P1303", "P1304"), ("P1303", None), (None, None)])
+def test_rows_of_two_relations_or_of_none_are_told_apart_by_their_prompts(relations):
+    one, two = relations
+    rows = [
+        related("{} plays the", "violin", one),
+        related("At the concert {} was heard on the", "tuba", two),
+    ]
+    assert without_repeats(rows) == rows
+
+
+def test_one_fact_asked_in_two_ways_is_two_rows():
+    rows = [related("{} plays the", "oboe"), related("At night {} plays the", "oboe")]
+    assert without_repeats([*rows, rows[1]]) == rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hubedit_memit import AlphaEdit, AlphaEditConfig, Memit, MemitConfig
+from hubedit_memit.conflicts import replaced
 from hubedit_memit.keys import Layer
 from hubedit_rome.site import Site
 
@@ -106,3 +107,36 @@ def test_other_methods_leave_nothing(tiny, make_run):
     run = make_run()
     Memit().apply(tiny, FIRST, MemitConfig(layers=(1,), steps=2), run)
     assert run.kept == {}
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ((2,), "0001-alphaedit-00000000 kept no keys of layer 2, but of 0, 1: this edit may undo"),
+        ((1, 2), "0001-alphaedit-00000000 kept no keys of layer 2: this edit may undo"),
+        ((0, 1), None),
+    ],
+)
+def test_layers_that_an_edit_below_kept_no_keys_of_are_named(layers, said, tiny, make_run, first):
+    run = make_run()
+    run.earlier = [after(first, FIRST)]
+    second(tiny, run, config=AlphaEditConfig(layers=layers, steps=3))
+    warned = [message for message in run.messages if "kept no keys" in message]
+    assert len(warned) == (said is not None)
+    assert all(message.startswith(said) for message in warned)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, True),
+        ({"prompt": "{} plays the"}, False),
+        ({"relation": "P1303", "target": "tuba"}, False),
+        ({"relation": "P1303", "target": " oboe"}, True),
+        ({"relation": "P551", "target": "tuba"}, True),
+    ],
+)
+def test_what_an_edit_below_said_counts_until_a_row_replaces_it(changes, kept):
+    old = FIRST[0].model_copy(update={"relation": "P1303"})
+    now = {"prompt": "At night {} is heard on the", "target": "tuba", **changes}
+    assert replaced(old, [old.model_copy(update={"relation": None, **now})]) is not kept
