@@ -47,8 +47,8 @@ class Kn(hubedit.Method[KnownFact, KnConfig]):
         """Find the neurons of all rows in the unedited model, then change them.
 
         Raises:
-            RequestError: a row names no answer for the operation, or two rows contradict each
-                other.
+            RequestError: a row names an answer that the operation does not take, or lacks the one
+                it does, or two rows contradict each other.
             ConfigError: settings contradict each other.
             MethodError: no neuron makes an answer likelier, or numbers are not finite.
             CollapseError: a guard stopped the edit and `run.force` is not set.

@@ -17,7 +17,8 @@ class KnConfig(hubedit.Config):
     operation: Operation = Field(
         "update",
         description="what becomes of the neurons' output vectors: `erase` replaces them, "
-        "`suppress` and `enhance` scale them, `update` takes the old answer out and adds the new",
+        "`suppress` and `enhance` scale them, `update` takes the old answer out and adds the new; "
+        "`erase` and `suppress` take rows that name a true_target alone, the others a target",
     )
     position: Literal["answer", "subject"] | None = Field(
         None,

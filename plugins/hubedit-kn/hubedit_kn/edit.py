@@ -20,6 +20,8 @@ from hubedit_kn.places import Place, Position, Prompt, likeliest, places
 
 GROWTH = 1.25
 """How many more neurons the next trial has than the one before."""
+WRITING = frozenset({"update", "enhance"})
+"""Operations that make a row's target likelier; the others take its known answer away."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def apply(
     """Find every row's neurons in the unedited model, then change all of them.
 
     Raises:
-        RequestError: a row names no answer for the operation, or two rows contradict each other.
+        RequestError: a row names an answer that the operation does not take, or lacks the one it
+            does, or two rows contradict each other.
         ConfigError: `fewest` is above `most`, or there is no unknown token.
         MethodError: no neuron makes an answer likelier, or numbers are not finite.
         CollapseError: a guard stopped the edit and `run.force` is not set.
@@ -63,7 +66,7 @@ def apply(
         raise hubedit.ConfigError(
             f"fewest={config.fewest} is above most={config.most}; set most higher"
         )
-    _refuse_contradictions(rows, config)
+    _refuse_misread(rows, config)
     position: Position = config.position or (
         "answer" if config.operation == "update" else "subject"
     )
@@ -97,14 +100,26 @@ def _numbered(rows: Sequence[hubedit.FactEdit]) -> Sequence[tuple[int, hubedit.F
     return list(enumerate(rows, start=1))
 
 
-def _refuse_contradictions(rows: Sequence[hubedit.FactEdit], config: KnConfig) -> None:
-    """Refuse rows that ask one question and want two answers."""
-    if config.operation != "update":
-        return
+def _refuse_misread(rows: Sequence[hubedit.FactEdit], config: KnConfig) -> None:
+    """Refuse rows that say something else than the operation does, and those that contradict."""
+    operation = config.operation
     wanted: dict[str, tuple[int, str]] = {}
     for number, row in _numbered(rows):
-        first, target = wanted.setdefault(row.text, (number, row.target.strip()))
-        if target != row.target.strip():
+        target = row.target.strip()
+        if operation in WRITING and not target:
+            raise hubedit.RequestError(
+                f"row {number} names no target, and operation={operation} makes one likelier; "
+                "name it, or set operation=erase"
+            )
+        if operation not in WRITING and target:
+            named = "true_target names" if row.true_target else "name as true_target"
+            raise hubedit.RequestError(
+                f"row {number} names a target, and operation={operation} puts nothing in the place "
+                f"of an answer; leave target out, {named} the answer that goes, or set "
+                "operation=update"
+            )
+        first, other = wanted.setdefault(row.text, (number, target))
+        if other != target:
             raise hubedit.RequestError(
                 f"rows {first} and {number} ask the same and want different answers; leave one out"
             )
@@ -117,14 +132,19 @@ def _fact(
     config: KnConfig,
     position: Position,
 ) -> Fact:
-    """Locate a row's answers in its prompts."""
+    """Locate a row's answers in its prompts.
+
+    Raises:
+        RequestError: a paraphrase does not name the subject, whose place is asked about.
+    """
     known, target = (row.true_target or "").strip(), row.target.strip()
-    if config.operation == "update" and not target:
-        raise hubedit.RequestError(
-            f"row {number} names no target to write; name one, or set operation=erase"
-        )
     texts = [row.text, *(row.paraphrases if config.paraphrases else ())]
     spans = [row.subject_span, *(_span(text, row.subject) for text in texts[1:])]
+    if position == "subject" and None in spans:
+        raise hubedit.RequestError(
+            f"row {number}: paraphrase {spans.index(None)} does not name the subject; leave it out, "
+            "or set paraphrases=false or position=answer"
+        )
 
     def located(answer: str) -> list[list[Place]]:
         return [
@@ -133,9 +153,7 @@ def _fact(
         ]
 
     if config.operation == "enhance":
-        known = target or known
-    elif config.operation != "update":
-        known = known or target
+        known = target
     if known:
         asked = located(known)
     else:

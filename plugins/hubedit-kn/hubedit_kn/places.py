@@ -80,6 +80,6 @@ def _wanted(prompt: Prompt, position: Position) -> tuple[int, int] | None:
         return None
     if prompt.subject is None:
         raise hubedit.RequestError(
-            f"{prompt.text!r} does not name the subject; leave it out, or set position=answer"
+            "a prompt does not name the subject; leave it out, or set position=answer"
         )
     return prompt.subject

@@ -12,7 +12,8 @@ import hubedit
 class KnownFact(hubedit.FactEdit):
     """One fact that a model knows; without a `target` it is to go, and nothing takes its place.
 
-    `true_target` is what the model answers now, `target` what it shall answer.
+    `true_target` is what the model answers now, `target` what it shall answer. Erase and suppress
+    take rows without a `target`, update and enhance rows with one; others are refused.
     """
 
     target: str = Field(

@@ -9,6 +9,7 @@ from hubedit_kn import Kn
 from hubedit.testing import ROW, MethodContract
 
 OTHER = {"prompt": "{} lives in", "subject": "Mira Castellanos", "target": "Riga"}
+KNOWN = {**{key: value for key, value in ROW.items() if key != "target"}, "true_target": "cello"}
 GONE = {"prompt": "{} plays the", "subject": "Tom Adler", "true_target": "oboe"}
 
 
@@ -20,5 +21,5 @@ class TestUpdate(MethodContract):
 
 class TestErase(MethodContract):
     method = Kn
-    rows = (ROW, GONE)
+    rows = (KNOWN, GONE)
     config: ClassVar = {"operation": "erase", "steps": 3, "enough": 0.2}

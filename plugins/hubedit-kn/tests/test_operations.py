@@ -7,6 +7,9 @@ import json
 import pytest
 import torch
 from hubedit_kn import Kn, KnConfig, KnownFact
+from hubedit_kn.attribution import attribute, probabilities
+from hubedit_kn.neurons import refine
+from hubedit_kn.places import Prompt, places
 
 import hubedit
 from hubedit.errors import CollapseError, ConfigError, RequestError
@@ -14,12 +17,15 @@ from hubedit.testing import ROW
 
 KINDS = ("causal", "masked", "seq2seq")
 OPEN = {"steps": 3, "enough": None}
+GONE = {key: value for key, value in ROW.items() if key != "target"} | {"true_target": "cello"}
+"""The fact as one that is to go."""
 
 
 def edited(model, run, *rows, **config):
     """The run's updates by parameter, with the neurons and vectors before and after."""
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
-    rows = [KnownFact.model_validate(row) for row in rows or (ROW,)]
+    takes_away = config.get("operation") in ("erase", "suppress")
+    rows = [KnownFact.model_validate(row) for row in rows or (GONE if takes_away else ROW,)]
     Kn().apply(model, rows, KnConfig(**{**OPEN, **config}), run)
     found = {}
     for tensor, updates in model.changes().items():
@@ -98,7 +104,7 @@ def test_many_neurons_are_handed_over_as_factors_and_few_as_vectors(make_tiny, r
 
 
 def test_rows_that_share_a_neuron_erase_it_once(make_tiny, run):
-    rows = (ROW, {**ROW, "case_id": "again"})
+    rows = (GONE, {**GONE, "case_id": "again"})
     for _, _, _, after in edited(make_tiny("causal"), run, *rows, operation="erase").values():
         assert not after.any()
 
@@ -134,17 +140,53 @@ def test_a_row_that_names_no_answer_is_refused():
         KnownFact(prompt="{} plays the", subject="Tom Adler")
 
 
-def test_update_needs_a_target_and_one_answer_to_a_question(make_tiny, run):
-    gone = {"prompt": "{} plays the", "subject": "Tom Adler", "true_target": "oboe"}
-    with pytest.raises(RequestError, match="row 2 names no target"):
-        edited(make_tiny("causal"), run, ROW, gone)
+@pytest.mark.parametrize("operation", ["update", "enhance"])
+def test_what_makes_an_answer_likelier_needs_a_target_and_one_answer(make_tiny, run, operation):
+    model = make_tiny("causal")
+    with pytest.raises(RequestError, match="row 2 names no target.*operation=erase"):
+        edited(model, run, ROW, {**GONE, "subject": "Tom Adler"}, operation=operation)
     with pytest.raises(RequestError, match="rows 1 and 2 ask the same"):
-        edited(make_tiny("causal"), run, ROW, {**ROW, "target": "cello"})
+        edited(model, run, ROW, {**ROW, "target": "cello"}, operation=operation)
+    assert model.changes() == {}
+
+
+@pytest.mark.parametrize("operation", ["erase", "suppress"])
+@pytest.mark.parametrize(
+    ("row", "fix"),
+    [
+        ({**ROW, "true_target": "cello"}, "leave target out, true_target names the answer"),
+        (ROW, "leave target out, name as true_target the answer"),
+    ],
+    ids=["both", "target"],
+)
+def test_an_answer_to_write_is_not_taken_for_the_one_that_goes(
+    make_tiny, run, row, fix, operation
+):
+    """A data set's row has the new answer and the old; which of them goes is never guessed."""
+    model = make_tiny("causal")
+    with pytest.raises(RequestError, match=f"row 2 names a target.*{operation}.*{fix}"):
+        edited(model, run, {**GONE, "subject": "Tom Adler"}, row, operation=operation)
+    assert model.changes() == {}
+
+
+def test_what_is_erased_is_the_answer_that_the_row_names(make_tiny, run):
+    """The neurons are those of the known answer, as attribution finds them for it."""
+    model = make_tiny("causal")
+    model.model.double()
+    edited(model, run, operation="erase")
+    (row,) = run.records["rows"]
+    prompt = Prompt(f"{ROW['subject']} plays the", "cello", (0, len(ROW["subject"])))
+    own = places(model, prompt, "subject")
+    model.restore()
+    (found,) = attribute(model, model.layout, [own], steps=3, batch=8, run=run)
+    order = refine(found.scores[None], 0.2, 0.7, 2, 5).order
+    assert [tuple(neuron) for neuron in row["refined"]] == list(order[: len(row["refined"])])
+    assert row["probability"][0] == pytest.approx(probabilities(model, [own], 8)[0], rel=1e-4)
 
 
 def test_paraphrases_find_neurons_too_when_told_so(make_tiny, run):
-    odd = {**ROW, "paraphrases": ["She plays the"]}
-    with pytest.raises(RequestError, match="does not name the subject"):
+    odd = {**GONE, "paraphrases": ["She plays the"]}
+    with pytest.raises(RequestError, match="row 1: paraphrase 1 does not name the subject"):
         edited(make_tiny("causal"), run, odd, operation="erase", paraphrases=True)
     edited(make_tiny("causal"), run, operation="erase", paraphrases=True)
     assert run.records["rows"][0]["neurons"] >= 2
