@@ -36,7 +36,7 @@ def read_trace(held: Held) -> StoredTrace | None:
 
 
 def stored_trace(base: str, store: ArtifactStore | None = None) -> StoredTrace | None:
-    """The trace of a base with the most prompts, or None if there is none.
+    """The trace of a base, without any edit, with the most prompts, or None if there is none.
 
     Args:
         base: the base's digest.
@@ -45,7 +45,9 @@ def stored_trace(base: str, store: ArtifactStore | None = None) -> StoredTrace |
     traces = [
         trace
         for held in (store or ArtifactStore()).held(KIND)
-        if held.facts(ABOUT).get("digest") == base and (trace := read_trace(held)) is not None
+        if held.facts(ABOUT).get("digest") == base
+        and not held.facts(ABOUT).get("edits")
+        and (trace := read_trace(held)) is not None
     ]
     return max(traces, key=lambda trace: (trace.prompts, trace.address), default=None)
 

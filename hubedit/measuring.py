@@ -185,8 +185,12 @@ def read_facts(
     """Facts to trace: of a file or data set of rows, or one prompt and its subject.
 
     Raises:
-        RequestError: there are none.
+        RequestError: there are none, or both are named.
     """
+    if request is not None and (prompt or subject):
+        raise RequestError(
+            "facts to trace come from --request or from --prompt and --subject; leave one out"
+        )
     if request is None:
         if not prompt or not subject:
             raise RequestError(

@@ -16,7 +16,7 @@ from hubedit import chat, disclosure, probes, revisions, run
 from hubedit.context import Silent, Talk
 from hubedit.editions import Edition, edits_of
 from hubedit.errors import ConfigError, HubEditError, MethodError, RecipeError, near_misses
-from hubedit.evaluating.neutral import Predictions, read
+from hubedit.evaluating.neutral import Predictions, read, read_on
 from hubedit.places import checkpoint
 from hubedit.rows import Row
 from hubedit.run import Applied, Job
@@ -138,7 +138,7 @@ def apply_in_batches(
     limits = read_limits([]) if limits is None else limits
     batches = [job.rows[at : at + size] for at in range(0, len(job.rows), size)]
     good: list[Applied] = []
-    watch = _Watch(job, limits)
+    watch = _Watch(job, limits, talk)
     stopped = None
     with tempfile.TemporaryDirectory(prefix="hubedit-") as scratch:
         start = job.start
@@ -182,8 +182,8 @@ def _finish(last: Path, edition: Edition, output: Path, *, weights: bool) -> Non
 class _Watch:
     """Measures the rebuilt model of each batch, and stops what passes a limit."""
 
-    def __init__(self, job: Job, limits: Mapping[str, float]) -> None:
-        self._job, self._limits = job, limits
+    def __init__(self, job: Job, limits: Mapping[str, float], talk: Talk) -> None:
+        self._job, self._limits, self._talk = job, limits, talk
         self._stored = checkpoint(job.start.base)
         self._texts = list(job.corpus.texts[:TEXTS]) if job.corpus else []
         self._usual: float | None = None
@@ -201,8 +201,14 @@ class _Watch:
 
     def start(self, model: LoadedModel) -> None:
         """Measure what the first batch starts from."""
-        if self._usual is None:
-            self._usual = _mean_nll(read(model, self._texts))
+        if self._batch > 1:
+            return
+        self._usual = self._mean_nll(model)
+        if self._usual is None and "perplexity" in self._limits:
+            self._talk.log(
+                "the perplexity of neutral texts is not watched, since there are none; name some "
+                "with --corpus, or say --canary perplexity=off"
+            )
 
     def end(self, model: LoadedModel, changed: Mapping[str, StoredTensor]) -> Mapping[str, Any]:
         """Measure the rebuilt model; what goes into the manifest.
@@ -212,7 +218,7 @@ class _Watch:
         """
         self._figures = {
             "recall": self._recall(model),
-            "perplexity": self._rise(_mean_nll(read(model, self._texts))),
+            "perplexity": self._rise(self._mean_nll(model)),
             "norm": self._norm(changed),
         }
         for name, found in self._figures.items():
@@ -225,6 +231,13 @@ class _Watch:
                 side = "below" if measure.least else "above"
                 raise _Broken(f"{name} is {found:.4g}, {side} {limit:.4g} ({measure.words})")
         return {"rows": len(self._rows), "limits": dict(self._limits), **self._figures}
+
+    def _mean_nll(self, model: LoadedModel) -> float | None:
+        """Mean −log p of the tokens of all texts, in nats, or None where there are none."""
+        ask = read_on if model.layout.architecture == "seq2seq" else read
+        texts: Sequence[Predictions] = ask(model, self._texts)
+        places = sum(len(text.targets) for text in texts)
+        return sum(text.nll for text in texts) / places if places else None
 
     def _rise(self, now: float | None) -> float | None:
         """The perplexity as a ratio to the start's: e to the difference of mean losses."""
@@ -258,9 +271,3 @@ class _Watch:
             if whole:  # of a tensor of zeros there is no part
                 ratios.append(float(np.linalg.norm(moved)) / whole)
         return round(max(ratios), 6) if ratios else None
-
-
-def _mean_nll(texts: Sequence[Predictions]) -> float | None:
-    """Mean −log p of the tokens of all texts, in nats, or None where there are none."""
-    places = sum(len(text.targets) for text in texts)
-    return sum(text.nll for text in texts) / places if places else None

@@ -251,8 +251,40 @@ def test_without_the_harness_its_tasks_are_refused_with_the_way_to_install_it(ed
         [sys.executable, "-c", WITHOUT, HARNESS, *map(str, asked)], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "pip install lm-eval" in done.stderr
+    assert "pip install 'hubedit[tasks]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_tasks_of_the_harness_are_run_before_and_after(edited, hubedit, tmp_path):
+    asked = [
+        {"asked": "Ana Brook plays the", "choices": [f" {said}", " of of of of"], "label": 0}
+        for said in ("oboe", "harp")
+    ]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    task = {
+        "task": "plays",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "asked.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{asked}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "label",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (tmp_path / "plays.yaml").write_text(yaml.safe_dump(task))
+    words = ["eval", edited, "--base", BASE, "--no-writing", "--limit", 1, "--tasks"]
+    status, out, err = hubedit(*words, tmp_path / "plays.yaml", "--json")
+    assert status == 0, err
+    ran = json.loads(out)["tasks"]
+    assert {name: [score["task"] for score in ran[name]] for name in ran} == {
+        "before": ["plays"],
+        "after": ["plays"],
+    }
+    assert all(0 <= score["value"] <= 1 for scores in ran.values() for score in scores)
+    status, _, err = hubedit(*words, tmp_path / "nothing.yaml")
+    assert status == 1
+    assert "there is no file" in err
 
 
 def test_kl_is_zero_only_where_nothing_moved(facts):

@@ -1,6 +1,7 @@
 """Requests in batches: a stack of good edits, and the end before a canary's limit."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,6 +9,7 @@ from hubedit.editions import edits_of
 from hubedit.errors import ConfigError
 from hubedit.hub import Hub
 from hubedit.sequence import MEASURES, read_limits
+from hubedit.testing import tiny_model
 from hubedit.verification import verify
 
 PEOPLE = ["Ada Brook", "Tom Adler", "Mira Castellanos", "Nils Okafor", "Ada Castellanos"]
@@ -121,3 +123,26 @@ def test_a_request_to_forget_is_not_cut_in_batches(tiny, hubedit, tmp_path):
     )
     assert status == 1
     assert "leave --batch out" in err
+
+
+def test_without_neutral_texts_the_user_is_told_what_is_not_watched(asked, hubedit, tmp_path):
+    at = asked.index("--corpus")
+    loose = [*asked[:at], *asked[at + 2 :], "--canary", "recall=off"]
+    base = tmp_path / "base"
+    shutil.copytree(asked[2], base, ignore=shutil.ignore_patterns("corpus*"))
+    bare = [base if word == asked[2] else word for word in loose]
+    assert hubedit(*bare, "-o", tmp_path / "all")[2].count("is not watched") == 1
+    off = ["--canary", "perplexity=off"]
+    assert "is not watched" not in hubedit(*bare, *off, "-o", tmp_path / "quiet")[2]
+
+
+def test_an_encoder_decoder_is_watched_by_how_it_goes_on_with_a_text(asked, hubedit, tmp_path):
+    base = tiny_model(tmp_path / "t5", "seq2seq")
+    words = [base if word == asked[2] else word for word in asked]
+    status, out, err = hubedit(*words, *LOOSE, "-o", tmp_path / "all", "--json")
+    assert status == 0, err
+    assert all(reading["perplexity"] > 0 for reading in json.loads(out)["readings"])
+    low = ["--canary", "perplexity=0.0001"]
+    status, _, err = hubedit(*words, *LOOSE, *low, "-o", tmp_path / "none")
+    assert status == 1
+    assert "perplexity is" in err

@@ -148,6 +148,14 @@ def test_an_edit_that_names_no_layer_takes_the_traced_one(hubedit, tiny, tmp_pat
     assert edited("after") == other
     assert planned() == [f"transformer.h.{other}.mlp.c_proj.weight"]
     assert f"{other} of 3, from a trace of 1 prompt(s)" in said()
+    # what an edited model shows is not said of its base
+    rows = [{**ROW, "subject": name, "target": "oboe"} for name in ("Ada Brook", "Tom Adler")]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    many = ("--request", tmp_path / "facts.jsonl", "--samples", 2, "--json")
+    status, out, err = hubedit("trace", tmp_path / "after", *many)
+    assert status == 0, err
+    assert json.loads(out)["prompts"] == 2
+    assert f"{other} of 3, from a trace of 1 prompt(s)" in said()
 
 
 @pytest.mark.parametrize("family", ["bert", "t5", "llama"])
@@ -194,6 +202,7 @@ def test_effects_are_means_over_tokens_then_prompts():
     [
         ((), "--request FILE"),
         (("--prompt", "Ada plays the", "--subject", "Ada"), "no {}"),
+        (("--request", "facts.jsonl", "--subject", "Ada"), "leave one out"),
     ],
 )
 def test_facts_must_be_named(hubedit, tiny, arguments, said):

@@ -102,7 +102,7 @@ def command(
         raise click.UsageError("--oracle, --gate, --robust and --attach go with --forget REQUEST")
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     if names:
-        check_harness()
+        check_harness(names)
     if output is not None:
         revisions.check_output(output)
     talk, opened = TerminalTalk(quiet=as_json), hub_opener(local)

@@ -69,6 +69,27 @@ def read(model: Asking, texts: Sequence[str], limit: int = TEXTS) -> list[Predic
     return found
 
 
+def read_on(model: Asking, texts: Sequence[str], limit: int = TEXTS) -> list[Predictions]:
+    """What an encoder-decoder predicts of the second half of each text, when it reads the first.
+
+    It is a fixed question to compare a model with itself, and no measure of how well it speaks: few
+    such models were trained to go on with a text.
+
+    Args:
+        texts: of which the first `limit` are read, `TOKENS` words of each.
+    """
+    found = []
+    for text in texts[:limit]:
+        words = text.split()[:TOKENS]
+        half = len(words) // 2
+        if not half:
+            continue
+        reading, targets = model.scored(" ".join(words[:half]), " " + " ".join(words[half:]))
+        [(_, logprobs)] = model.logprobs([reading])
+        found.append(Predictions(logprobs.numpy(), np.array(targets)))
+    return found
+
+
 def _causal(ids: Sequence[int]) -> tuple[list[Reading], list[int]]:
     return [Reading(ids, range(len(ids) - 1))], list(ids[1:])
 

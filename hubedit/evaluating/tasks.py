@@ -25,17 +25,19 @@ class TaskScore(Record):
     value: float
 
 
-def check_harness() -> None:
-    """Refuse to go on without lm-evaluation-harness.
+def check_harness(tasks: Sequence[str]) -> None:
+    """Refuse to go on without lm-evaluation-harness, or without a file that a task is named by.
 
     Raises:
-        ConfigError: it is not installed; says how to install it.
+        ConfigError: it is not installed; says how to install it. A file is not there, or names no
+            task.
     """
     if util.find_spec(HARNESS) is None:
         raise ConfigError(
             "--tasks needs lm-evaluation-harness, which is not installed; install it with "
-            "`pip install lm-eval`"
+            "`pip install 'hubedit[tasks]'`"
         )
+    _named(tasks)
 
 
 def run_tasks(model: LoadedModel, tasks: Sequence[str], limit: int | None) -> list[TaskScore]:
@@ -48,7 +50,7 @@ def run_tasks(model: LoadedModel, tasks: Sequence[str], limit: int | None) -> li
     Raises:
         HubEditError: the harness failed, in its own words.
     """
-    check_harness()
+    check_harness(tasks)
     kind = model.layout.architecture
     if kind == "masked":
         raise ConfigError("lm-evaluation-harness runs no masked models; leave --tasks out")
@@ -89,6 +91,8 @@ def _named(tasks: Sequence[str]) -> tuple[list[str], list[str]]:
         if path.suffix not in (".yaml", ".yml"):
             names.append(text)
             continue
+        if not path.is_file():
+            raise ConfigError(f"there is no file {path} that names a task; --tasks takes names too")
         found = re.search(r"^task:\s*(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         if found is None:
             raise ConfigError(f"{path} names no task; write `task: NAME` in it")
