@@ -16,6 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hubedit.secret import keyed
+
 
 def cache_home() -> Path:
     """Where hubedit keeps things: `$HUBEDIT_HOME`, else the user's cache directory."""
@@ -152,23 +154,39 @@ class ArtifactStore:
     def workspace(self, key: Mapping[str, Any]) -> Iterator[Path]:
         """A directory for unfinished work under `key`; gone once the `with` ends well.
 
-        One run has it at a time, and its user alone can read it. The directory is named by a hash,
-        and the key is not written.
+        One run has it at a time, and its user alone can read it. The key is not written, and the
+        directory is named by a hash of it under this machine's secret: the key may hold a digest
+        of what is to be forgotten, which a plain hash would let others guess at.
         """
-        address = self.address(key)
+        address = keyed(cache_home(), canonical_json(dict(key)))
         work = self.root / f"{address}.work"
         self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / f"{address}.lock"):
+        lock = self.root / f"{address}.lock"
+        with FileLock(lock):
             work.mkdir(mode=0o700, exist_ok=True)
             work.chmod(0o700)
             yield work
             shutil.rmtree(work)
+            _drop(lock)
 
     def sweep(self, days: float = STALE) -> None:
-        """Delete unfinished work that no run holds and none has touched for so many days."""
+        """Delete unfinished work that no run holds and none has touched for so many days.
+
+        Locks without any work beside them go too.
+        """
         for work in self.root.glob("*.work"):
             with suppress(OSError, Timeout):
                 touched = max(path.stat().st_mtime for path in (work, *work.iterdir()))
                 if touched < time.time() - days * 86400:
                     with FileLock(work.with_suffix(".lock"), timeout=0):
                         shutil.rmtree(work)
+        for lock in self.root.glob("*.lock"):
+            with suppress(OSError, Timeout), FileLock(lock, timeout=0):
+                if not any(lock.with_suffix(end).exists() for end in (".work", ".partial")):
+                    _drop(lock)
+
+
+def _drop(lock: Path) -> None:
+    """Delete a lock that is held here; who waits for it takes a new one (not on Windows)."""
+    with suppress(OSError):
+        lock.unlink()

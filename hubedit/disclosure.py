@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +15,8 @@ from hubedit.manifest import Manifest, RequestRecord
 from hubedit.probes import Answer, Probe
 from hubedit.requests import of_row, request_digest
 from hubedit.rows import ForgetRow, Row, common_type
+from hubedit.secret import KEY_BYTES, secret, write_private
 
-KEY_BYTES = 32
 SHORTEST = 12
 """Single words shorter than this are not looked for: they occur by chance."""
 
@@ -45,7 +43,8 @@ def edit_key(parent: str, rows: Sequence[Row]) -> bytes:
         parent: result digest of the state the edit starts from.
         rows: the request.
     """
-    return hmac.new(_secret(), f"{parent}:{request_digest(rows)}".encode(), hashlib.sha256).digest()
+    content = f"{parent}:{request_digest(rows)}".encode()
+    return hmac.new(secret(cache_home()), content, hashlib.sha256).digest()
 
 
 def key_file(edit: str, result: str) -> Path:
@@ -56,7 +55,7 @@ def key_file(edit: str, result: str) -> Path:
 def keep_key(edit: str, result: str, key: bytes) -> Path:
     """Write the key of an edit to its place; returns the file."""
     path = key_file(edit, result)
-    _write_private(path, key.hex().encode() + b"\n")
+    write_private(path, key.hex().encode() + b"\n")
     return path
 
 
@@ -150,17 +149,33 @@ def _wordless(answer: Answer) -> Answer:
     return answer.model_copy(update={"answer": None, "p_answer": None})
 
 
-def refuse_leaks(files: Mapping[str, bytes], rows: Sequence[Row]) -> None:
+def needles(rows: Sequence[Row]) -> set[bytes]:
+    """The words of a request that are looked for: in clear, base64 and hex."""
+    words = {text.strip() for row in rows for text in row.words() if _telling(text.strip())}
+    words -= {row.part_name for row in rows}
+    return {needle for word in words for needle in _disguises(word.encode())}
+
+
+def refuse_leaks(
+    files: Mapping[str, bytes], rows: Sequence[Row], plain: Mapping[str, bytes] | None = None
+) -> None:
     """Look for the words of a request in what is about to be written, in clear, base64 and hex.
+
+    Args:
+        files: by their paths.
+        rows: the request.
+        plain: what a file of the same path says whatever the request is. The file may hold a word
+            as often as that; by default nothing.
 
     Raises:
         OutputError: a file holds some of it; names the file and not the words.
     """
-    words = {text.strip() for row in rows for text in row.words() if _telling(text.strip())}
-    words -= {row.part_name for row in rows}
-    needles = {needle for word in words for needle in _disguises(word.encode())}
+    sought, said = needles(rows), plain or {}
     for path, content in files.items():
-        if any(needle in content for needle in needles):
+        always = said.get(path, b"")
+        if any(
+            needle in content and content.count(needle) > always.count(needle) for needle in sought
+        ):
             raise OutputError(
                 f"{path} would hold words of the undisclosed request, so nothing was written; "
                 "publish them on purpose with --disclose full, or report the method"
@@ -181,31 +196,3 @@ def _disguises(word: bytes) -> list[bytes]:
         if last - first >= SHORTEST_NAME:
             found.append(code[first:last])
     return found
-
-
-def _secret() -> bytes:
-    """This machine's secret, made when it is first needed."""
-    path = cache_home() / "keys" / "secret"
-    if not path.is_file():
-        _write_private(path, secrets.token_bytes(KEY_BYTES), new=True)
-    return path.read_bytes()
-
-
-def _write_private(path: Path, content: bytes, *, new: bool = False) -> None:
-    """Write a file that only the user may read; `new` leaves one alone that is there."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        if new:
-            os.link(draft, path)
-        else:
-            os.replace(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,14 @@ from hubedit.blame import brief, place_of
 from hubedit.context import Check, Run, Silent, Talk, device_of, threads
 from hubedit.corpora import read_corpus
 from hubedit.delta import TextFile, encode
+from hubedit.discretion import (
+    Discreet,
+    Quotations,
+    discreet,
+    refuse_settings,
+    refuse_telltales,
+    said_of_any,
+)
 from hubedit.editions import Edition
 from hubedit.errors import (
     ConfigError,
@@ -116,6 +124,8 @@ def prepare(
             f"with these settings {method.name} changes embeddings or head, whose rows can tell "
             "which tokens were forgotten; choose others, or allow it with --allow-embeddings"
         )
+    if key is not None:
+        refuse_settings(config, recipe.reference, rows)
     corpus = read_corpus(recipe.corpus, start, hub)
     return Job(recipe, method, plugin, config, rows, start, target, weights, corpus, key)
 
@@ -136,11 +146,15 @@ def apply(
     Raises:
         HubEditError: the edit cannot be made; nothing is left behind.
     """
-    from hubedit import models
-
-    talk = talk or Silent()
     if output is not None:
         revisions.check_output(output)
+    with discreet(job.rows if job.key is not None else None, "the run"):
+        return _applied(job, output, force, talk or Silent(), check)
+
+
+def _applied(job: Job, output: Path | None, force: bool, talk: Talk, check: Check | None) -> Applied:
+    from hubedit import models
+
     recipe, start = job.recipe, job.start
     with threads(recipe.threads), ExitStack() as folders:
         talk.log(f"loading {start.place.title}")
@@ -184,7 +198,7 @@ def apply(
         digests = start.file_digests()
         written = {path: text.encode() for path, text in model.written.items()}
         if job.key is not None and not recipe.allow_embeddings:
-            _refuse_telltales(model, changes)
+            refuse_telltales(model, changes)
         with _blamed(job, DeltaError):
             encoded = encode(
                 changes,
@@ -247,7 +261,7 @@ def apply(
     if job.key is not None:
         everything = {**files, "manifest.json": manifest.to_json().encode()}
         with _blamed(job, OutputError):
-            disclosure.refuse_leaks(everything, job.rows)
+            disclosure.refuse_leaks(everything, job.rows, said_of_any(manifest, found))
     repo = job.target.repo if job.target else recipe.to
     same = output.name.endswith(manifest.edit)
     with revisions.finished_directory(output, replace=same) as work:
@@ -336,24 +350,6 @@ def check_architecture(model: LoadedModel, method: type[Method[Any, Any]]) -> No
         )
 
 
-def _refuse_telltales(model: LoadedModel, changes: Mapping[str, object]) -> None:
-    """An undisclosed change keeps off the embeddings: their rows name tokens.
-
-    Raises:
-        MethodError: names the tensors.
-    """
-    telling = [
-        name
-        for name in changes
-        if model.layout.module_of(model.parameter_of(name)) in ("embeddings", "head")
-    ]
-    if telling:
-        raise MethodError(
-            f"the method changed {', '.join(telling)}, whose rows can tell which tokens were "
-            "forgotten; choose other layers, or allow it with --allow-embeddings"
-        )
-
-
 def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
     """Let the method change the model, with everything random seeded."""
     import torch
@@ -361,11 +357,15 @@ def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
     generator = torch.Generator().manual_seed(job.recipe.seed)
     store = ArtifactStore(elsewhere=lookup(job.start.hub))
     store.sweep()
+    hidden = None if job.key is None else job.rows
+    if hidden is not None:
+        talk = Discreet(talk, Quotations(hidden))
     run = Run(generator, job.recipe.seed, job.corpus, force, talk, store)
     run.disclosed, run.earlier = job.key is None, job.earlier or ()
     if job.earlier is None:
         run.earlier = keeping.earlier(job.start, job.method, model.tokenizer)
-    with torch.random.fork_rng(devices=[]):
+    what = f"method {job.method.name!r} of plugin {job.plugin.name!r}"
+    with torch.random.fork_rng(devices=[]), discreet(hidden, what):
         torch.manual_seed(job.recipe.seed)
         try:
             with _blamed(job, DeltaError):
@@ -374,10 +374,7 @@ def run_method(model: LoadedModel, job: Job, force: bool, talk: Talk) -> Run:
             raise
         except Exception as error:
             said = brief(error, job.method.__module__) if job.key is None else type(error).__name__
-            raise PluginError(
-                f"method {job.method.name!r} of plugin {job.plugin.name!r} failed: {said}; "
-                "HUBEDIT_DEBUG=1 shows where"
-            ) from error
+            raise PluginError(f"{what} failed: {said}; HUBEDIT_DEBUG=1 shows where") from error
     return run
 
 

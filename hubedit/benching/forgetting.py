@@ -76,7 +76,7 @@ def bench_forgetting(
     plugins, talk, opened = plugins or load_plugins(), talk or Silent(), hub or Hub
     check_names(methods, settings or {}, plugins)
     places = [
-        Place(model, request, opened, count or asking.LIMIT, seed)
+        Place(model, request, opened, count or asking.LIMIT, seed, own=forget is not None)
         for model, request in named_requests(models, split, forget, oracle, plugins, opened)
         if requests is None or request.name in requests
     ]

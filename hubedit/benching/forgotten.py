@@ -45,7 +45,8 @@ class Asked(Record):
 
     `parts` are the cases of each part that every cell is asked, `held_back` rows of the part
     holdout that are asked and that no method is told. `chosen` names the requests that settings
-    of methods were chosen on, if the model comes with some.
+    of methods were chosen on, if the model comes with some. `sha256` is of the rows; of a request
+    of one's own it is an HMAC under this machine's secret, by which nobody can test guesses.
     """
 
     model: str

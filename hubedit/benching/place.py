@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubedit import __version__
-from hubedit.artifacts import canonical_json
+from hubedit.artifacts import cache_home, canonical_json
 from hubedit.benching.cells import Cells
 from hubedit.benching.forgotten import ORACLE, ORIGINAL, Asked, ForgottenCell
 from hubedit.benching.rebuilding import edited, take_back, write
@@ -33,6 +33,7 @@ from hubedit.recipe import make_recipe
 from hubedit.requests import ROW_TYPES, rows_of
 from hubedit.rows import ForgetRow
 from hubedit.run import Job, prepare
+from hubedit.secret import keyed
 
 if TYPE_CHECKING:
     from hubedit.models import LoadedModel
@@ -50,6 +51,8 @@ class Place:
     hub: Callable[[], Hub]
     limit: int
     seed: int
+    own: bool = False
+    """Whether the request is the user's: its hash is then keyed by this machine's secret."""
 
     def __post_init__(self) -> None:
         self._base = open_edition(str(self.small.directory), self.hub)
@@ -67,13 +70,14 @@ class Place:
             oracle=None if self.request.oracle is None else Path(self.request.oracle).name,
             parts=asking.counts(self._cases),
             held_back=len(back),
-            sha256=hashlib.sha256(
-                canonical_json([row.model_dump(mode="json") for row in rows])
-            ).hexdigest(),
+            sha256=self._digest(canonical_json([row.model_dump(mode="json") for row in rows])),
             chosen=", ".join(one.name for one in self.small.requests if one.split == DEV)
             if self.small.settings
             else "",
         )
+
+    def _digest(self, rows: bytes) -> str:
+        return keyed(cache_home(), rows) if self.own else hashlib.sha256(rows).hexdigest()
 
     def settings(self, method: str) -> Mapping[str, Any]:
         """What the model comes with for a method."""

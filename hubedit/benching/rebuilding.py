@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hubedit.context import Silent, Talk
 from hubedit.delta import encode
+from hubedit.discretion import UNSAID, Quotations
 from hubedit.errors import UnsupportedModelError
 from hubedit.run import Job, run_method
 from hubedit.updates import StoredTensor
@@ -49,7 +50,12 @@ def edited(
         )
     finally:
         model.restore()
-    return Rebuilt(dict(encoded.after), len(encoded.delta.to_bytes()), tuple(run.overruled))
+    quotations = Quotations(job.rows if job.key is not None else ())
+    overruled = tuple(
+        f"a guard whose sentence {UNSAID}" if reason in quotations else reason
+        for reason in run.overruled
+    )
+    return Rebuilt(dict(encoded.after), len(encoded.delta.to_bytes()), overruled)
 
 
 def write(model: LoadedModel, tensors: Mapping[str, StoredTensor]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hubedit import disclosure, revisions
+from hubedit.card import render_card
+from hubedit.discretion import said_of_any
 from hubedit.editions import Edition
 from hubedit.errors import HubEditError, OutputError, RequestError
 from hubedit.manifest import CARD_FILE, STACK_FILE, Manifest
@@ -75,8 +77,19 @@ def attach(directory: Path, edition: Edition, found: Forgetting, rows: Sequence[
         written = revisions.write_measured(work, edition, manifest, probes)
         if not manifest.request.disclosed:
             try:
+                plain = said_of_any(manifest, probes)
+                always = {f"{folder}/{name}": content for name, content in plain.items()}
+                said = Manifest.from_json(plain["manifest.json"])
+                card = render_card(
+                    edition.stack,
+                    [*edition.manifests[:-1], said],
+                    repo="",
+                    weights=edition.stack.weights,
+                )
                 disclosure.refuse_leaks(
-                    {path: (work / path).read_bytes() for path in written}, rows
+                    {path: (work / path).read_bytes() for path in written},
+                    rows,
+                    {**always, CARD_FILE: card.encode()},
                 )
             except HubEditError as error:
                 raise OutputError(f"the measurement was not attached: {error}") from error
