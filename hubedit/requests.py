@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -84,8 +85,30 @@ def request_digest(rows: Sequence[Row]) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
+def refuse_overlap(rows: Sequence[Row]) -> None:
+    """Refuse a request whose part forget shares items with another, white space and case aside.
+
+    Raises:
+        RequestError: gives counts and row numbers, and quotes nothing.
+    """
+    numbers: dict[str, dict[str, int]] = defaultdict(dict)
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, ForgetRow | ForgetConcept):
+            plain = " ".join(row.content.split()).casefold()
+            numbers[row.part].setdefault(plain, number)
+    forget = numbers.pop("forget", {})
+    for part, others in numbers.items():
+        both = forget.keys() & others.keys()
+        if both:
+            one, other = min((forget[item], others[item]) for item in both)
+            raise RequestError(
+                f"the request has the same item in the parts forget and {part}, {len(both)} times "
+                f"(such as rows {one} and {other}); leave each in one part"
+            )
+
+
 ROW_TYPES: dict[str, type[Row]] = {
     kind.__name__: kind for kind in (FactEdit, ForgetConcept, ForgetQA, ForgetRow, ForgetText)
 }
 
-__all__ = ["ROW_TYPES", "of_row", "read_records", "request_digest", "rows_of", "without_none"]
+__all__ = ["ROW_TYPES", "of_row", "read_records", "refuse_overlap", "request_digest", "rows_of", "without_none"]

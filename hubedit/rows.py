@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from hubedit.errors import RequestError
 
 Group = Literal["rewrite", "paraphrase", "neighbour", "attribute", "forget", "retain", "normal"]
 Part = Literal["forget", "retain", "normal", "holdout"]
@@ -323,10 +320,15 @@ class ForgetQA(ForgetRow):
 
 
 class ForgetConcept(Row):
-    """A concept that the model shall lose; `keywords` are the words that it goes by."""
+    """A concept that the model shall lose or keep; `keywords` are the words that it goes by."""
 
-    concept: str = Field(min_length=1, description="what to forget, in a few words")
+    concept: str = Field(min_length=1, description="what it is, in a few words")
     keywords: tuple[str, ...] = Field((), description="words and names that belong to it")
+    part: Part = Field(
+        "forget",
+        exclude_if=lambda part: part == "forget",  # so that a row that names none keeps its digest
+        description="forget, retain, normal or holdout",
+    )
 
     @model_validator(mode="after")
     def _usable(self) -> ForgetConcept:
@@ -336,12 +338,17 @@ class ForgetConcept(Row):
 
     @property
     def part_name(self) -> str:
-        """forget."""
-        return "forget"
+        """forget, retain, normal or holdout."""
+        return self.part
+
+    @property
+    def content(self) -> str:
+        """The concept."""
+        return self.concept
 
     def describe(self) -> str:
-        """Name the concept."""
-        return f"forget the concept “{self.concept.strip()}”"
+        """Name the concept to forget; what is retained goes without saying."""
+        return f"forget the concept “{self.concept.strip()}”" if self.part == "forget" else ""
 
 
 def common_type(rows: Sequence[Row]) -> type[Row]:
@@ -351,28 +358,6 @@ def common_type(rows: Sequence[Row]) -> type[Row]:
         for kind in type(rows[0]).__mro__
         if issubclass(kind, Row) and all(isinstance(row, kind) for row in rows)
     )
-
-
-def refuse_overlap(rows: Sequence[Row]) -> None:
-    """Refuse a request whose part forget shares items with another, white space and case aside.
-
-    Raises:
-        RequestError: gives counts and row numbers, and quotes nothing.
-    """
-    numbers: dict[str, dict[str, int]] = defaultdict(dict)
-    for number, row in enumerate(rows, start=1):
-        if isinstance(row, ForgetRow):
-            plain = " ".join(row.content.split()).casefold()
-            numbers[row.part].setdefault(plain, number)
-    forget = numbers.pop("forget", {})
-    for part, others in numbers.items():
-        both = forget.keys() & others.keys()
-        if both:
-            one, other = min((forget[item], others[item]) for item in both)
-            raise RequestError(
-                f"the request has the same item in the parts forget and {part}, {len(both)} times "
-                f"(such as rows {one} and {other}); leave each in one part"
-            )
 
 
 def _texts(value: Any) -> Iterator[str]:

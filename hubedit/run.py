@@ -52,8 +52,8 @@ from hubedit.method import Config, Corpus, Earlier, Method
 from hubedit.plugins import PluginInfo, Plugins, load_plugins
 from hubedit.publishing import PushPlan
 from hubedit.recipe import Recipe
-from hubedit.requests import rows_of
-from hubedit.rows import Row, refuse_overlap
+from hubedit.requests import refuse_overlap, rows_of
+from hubedit.rows import Row
 from hubedit.shelf import lookup
 from hubedit.targets import Target
 

@@ -6,7 +6,7 @@ import pytest
 
 from hubedit import disclosure, probes
 from hubedit.errors import OutputError, RequestError
-from hubedit.requests import rows_of
+from hubedit.requests import refuse_overlap, request_digest, rows_of
 from hubedit.rows import (
     FactEdit,
     ForgetConcept,
@@ -14,7 +14,6 @@ from hubedit.rows import (
     ForgetRow,
     ForgetText,
     common_type,
-    refuse_overlap,
 )
 
 ASKED = {
@@ -83,6 +82,26 @@ def test_a_concept_has_words_it_goes_by():
     assert set(row.words()) == {"church organs", "organ", "stop"}
     with pytest.raises(RequestError, match="empty"):
         rows_of(ForgetConcept, [{"concept": "organs", "keywords": [" "]}])
+
+
+def test_a_concept_belongs_to_a_part_and_one_that_names_none_keeps_its_digest():
+    fields = {"concept": "church organs", "keywords": ["organ", "stop"]}
+    rows = rows_of(ForgetConcept, [fields, {**fields, "concept": "oboes", "part": "retain"}])
+    assert [row.part_name for row in rows] == ["forget", "retain"]
+    assert [row.describe() for row in rows] == ["forget the concept “church organs”", ""]
+    digest = "74e04adfd0ed0b0039988cd7edbdc97077bce3c13dcf78901697c8e71ec4cb2c"
+    assert request_digest(rows[:1]) == digest  # as before concepts had parts
+    assert request_digest(rows_of(ForgetConcept, [{**fields, "part": "forget"}])) == digest
+    assert request_digest(rows_of(ForgetConcept, [{**fields, "part": "retain"}])) != digest
+    assert disclosure.canonical(rows[0]) != disclosure.canonical(rows[1])
+    record = disclosure.request_record(rows, None)
+    assert record.parts == {"forget": 1, "retain": 1}
+    assert rows_of(ForgetConcept, record.rows) == rows
+    shared = rows_of(ForgetConcept, [fields, {"concept": "Church  organs", "part": "normal"}])
+    with pytest.raises(RequestError, match=r"forget and normal, 1 times \(such as rows 1 and 2"):
+        refuse_overlap(shared)
+    with pytest.raises(RequestError, match="part"):
+        rows_of(ForgetConcept, [{**fields, "part": "other"}])
 
 
 def test_prompts_are_written_anew_and_answers_left():

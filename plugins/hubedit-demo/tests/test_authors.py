@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hubedit import models
 from hubedit.errors import OutputError
 from hubedit.forgetting import cases, hearing, measures
-from hubedit.requests import rows_of
-from hubedit.rows import ForgetQA, ForgetText, refuse_overlap
+from hubedit.requests import refuse_overlap, rows_of
+from hubedit.rows import ForgetQA, ForgetText
 
 
 @pytest.fixture(scope="module")
