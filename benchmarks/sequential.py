@@ -47,7 +47,7 @@ NEIGHBOURS = 200
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "rome": hubedit_rome.config.PUBLISHED,
     **hubedit_memit.config.PUBLISHED,
-    "memit": {**hubedit_memit.config.PUBLISHED["memit"], "absolute_weight": 10},
+    "memit": {**hubedit_memit.config.PUBLISHED["memit"], "absolute_weight": 1},
 }
 """The published forms; MEMIT's λ as it is best on the split dev of facts-gpt2."""
 
