@@ -112,11 +112,14 @@ def _refuse_misread(rows: Sequence[hubedit.FactEdit], config: KnConfig) -> None:
                 "name it, or set operation=erase"
             )
         if operation not in WRITING and target:
-            named = "true_target names" if row.true_target else "name as true_target"
+            fix = (
+                "leave target out (true_target names the answer that goes)"
+                if row.true_target
+                else "leave target out and name the answer that goes as true_target"
+            )
             raise hubedit.RequestError(
                 f"row {number} names a target, and operation={operation} puts nothing in the place "
-                f"of an answer; leave target out, {named} the answer that goes, or set "
-                "operation=update"
+                f"of an answer; {fix}, or set operation=update"
             )
         first, other = wanted.setdefault(row.text, (number, target))
         if other != target:

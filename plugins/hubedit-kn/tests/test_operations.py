@@ -154,8 +154,8 @@ def test_what_makes_an_answer_likelier_needs_a_target_and_one_answer(make_tiny, 
 @pytest.mark.parametrize(
     ("row", "fix"),
     [
-        ({**ROW, "true_target": "cello"}, "leave target out, true_target names the answer"),
-        (ROW, "leave target out, name as true_target the answer"),
+        ({**ROW, "true_target": "cello"}, "leave target out .true_target names the answer"),
+        (ROW, "leave target out and name the answer that goes as true_target"),
     ],
     ids=["both", "target"],
 )
