@@ -304,7 +304,7 @@ class _Editing:
             begin = states if begin is None else begin
             left_over = begin + deltas.to(begin.device) - states
             residual = left_over / (len(self.layers) - index)
-            update = self.factors(layer, keys, layer.earlier(names), residual)
+            update = self.factors(layer, keys, residual, names)
             weight = self.model.weight(layer.site.weight)
             tried.enter_context(trial(weight, update.product.to(weight.device)))
             updates.append(update)
@@ -314,19 +314,15 @@ class _Editing:
         self,
         layer: Layer,
         keys: torch.Tensor,
-        earlier: torch.Tensor | None,
         residual: torch.Tensor,
+        names: Sequence[str],
     ) -> _Update:
-        """ΔW = R·Aᵀ of one layer as factors of no higher rank than the weight allows.
+        """ΔW of one layer as it is handed over: float32, as the weight lies.
 
         Raises:
             MethodError: the equations are singular, or the update is not finite.
         """
-        answering = layer.solve(keys, earlier)
-        left, right = residual, answering.T
-        if keys.shape[1] > min(residual.shape[0], keys.shape[0]):
-            u, sizes, v = torch.linalg.svd(left @ right, full_matrices=False)
-            left, right = u * sizes, v
+        left, right = layer.factors(keys, residual, names)
         if layer.site.conv1d:
             left, right = right.T, left.T
         left, right = left.float().contiguous(), right.float().contiguous()

@@ -44,6 +44,28 @@ class Layer:
         kept = [key for name, key in known.items() if name not in names]
         return torch.stack(kept, dim=1) if kept else None
 
+    def factors(
+        self, keys: torch.Tensor, residual: torch.Tensor, names: Sequence[str] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """ΔW = R·Aᵀ as two factors [out, rank] and [rank, in], float64.
+
+        Their rank is that of R, or less where the weight allows no more.
+
+        Args:
+            keys: K [in, n].
+            residual: R [out, n], what each key should add to its value.
+            names: whose keys are written, and so not kept.
+
+        Raises:
+            MethodError: the equations are singular.
+        """
+        answering = self.solve(keys, self.earlier(names))
+        left, right = residual, answering.T
+        if keys.shape[1] > min(residual.shape[0], keys.shape[0]):
+            u, sizes, v = torch.linalg.svd(left @ right, full_matrices=False)
+            left, right = u * sizes, v
+        return left, right
+
 
 def recall_keys(
     layers: Sequence[Layer], edits: Sequence[hubedit.Earlier], device: torch.device

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hubedit_memit import Emmet, EmmetConfig, Memit, MemitConfig
+from hubedit_memit import AlphaEditConfig, Emmet, EmmetConfig, Memit, MemitConfig, solvers
+from hubedit_memit.keys import Layer
 from hubedit_memit.states import read, weigh
 from hubedit_memit.values import Wish, optimise
 from hubedit_rome.contexts import place_all, with_something_before
@@ -205,6 +206,73 @@ def test_each_layer_adds_its_share_of_what_is_left(tiny, make_run, residual):
             assert error < 1e-4 * np.abs(delta).max()
             with torch.no_grad():
                 tiny.weight(f"{name}.weight").add_(torch.from_numpy(delta.T).float())
+
+
+@pytest.mark.parametrize("method", ["memit", "emmet", "alphaedit"])
+def test_the_factors_of_every_layer_are_the_papers_in_float64(method, tiny):
+    """The closed forms of a whole edit in NumPy: keys, states, shares and factors, layer by layer."""
+    tiny.model.double()
+    generator = np.random.default_rng(7)
+    block = tiny.layout.at("block", 1)
+    placed = [place_all(tiny, row, PREFIXES) for row in ROWS]
+    groups = [weigh(own[:1], own[1:], 0.5, True) for own in placed]
+
+    def mean(row, module, side):
+        each = [at_subject(tiny, row, prefix, module)[side] for prefix in PREFIXES]
+        return 0.5 * each[0] + 0.25 * (each[1] + each[2])
+
+    deltas = generator.normal(size=(32, len(ROWS)))
+    begin = np.stack([mean(row, block, 1) for row in ROWS], axis=1)
+    first = read(tiny, Site.find(tiny, 0), block, groups)[1]
+    for index in (0, 1):
+        site = Site.find(tiny, index)
+        width = tiny.weight(site.weight).shape[0]
+        noise = generator.normal(size=(width, 2 * width)) * np.linspace(0.05, 2, width)[:, None]
+        c = noise @ noise.T / (2 * width)
+        before = generator.normal(size=(width, 2))
+        layer = Layer(site, PREPARED[method](torch.from_numpy(c)))
+        layer.before = {"one": torch.from_numpy(before[:, 0]), "two": torch.from_numpy(before[:, 1])}
+        keys, states = read(tiny, site, block, groups)
+        left_over = first + torch.from_numpy(deltas) - states
+        left, right = layer.factors(keys, left_over / (2 - index))
+
+        own = np.stack([mean(row, site.mlp_out, 0) for row in ROWS], axis=1)
+        now = np.stack([mean(row, block, 1) for row in ROWS], axis=1)
+        answering = CLOSED[method](c, own, before)
+        expected = (begin + deltas - now) / (2 - index) @ answering.T
+        assert left.shape == (32, len(ROWS))
+        assert np.abs((left @ right).numpy() - expected).max() < 1e-9
+        with torch.no_grad():
+            tiny.weight(site.weight).add_(torch.from_numpy(expected.T))
+
+
+PREPARED = {
+    "memit": solvers.of_memit(MemitConfig(absolute_weight=5.0, ridge=0)),
+    "emmet": solvers.of_emmet(EmmetConfig(absolute_epsilon=0.1, ridge=0)),
+    "alphaedit": solvers.of_alphaedit(AlphaEditConfig(absolute_nullspace=0.5, absolute_l2=10)),
+}
+
+
+def _alphaedit(c, keys, before):
+    values, vectors = np.linalg.eigh(c)
+    p = vectors[:, values < 0.5] @ vectors[:, values < 0.5].T
+    whole = p @ (before @ before.T + keys @ keys.T) + 10 * np.eye(len(c))
+    return np.linalg.inv(whole) @ p @ keys
+
+
+def _emmet(c, keys, before):
+    solved = np.linalg.inv(c + before @ before.T) @ keys
+    return solved @ np.linalg.inv(keys.T @ solved + 0.1 * np.eye(keys.shape[1]))
+
+
+CLOSED = {
+    "memit": lambda c, keys, before: (
+        np.linalg.inv(5 * c + before @ before.T + keys @ keys.T) @ keys
+    ),
+    "emmet": _emmet,
+    "alphaedit": _alphaedit,
+}
+"""A [in, n] from C, the keys and those before them, by the papers' equations as they stand."""
 
 
 def counted(run):
