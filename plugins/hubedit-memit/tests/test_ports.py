@@ -81,6 +81,99 @@ def test_without_slack_the_states_become_what_was_optimised_for(family, director
     assert float((after - before - deltas.T).abs().max()) < 1e-3 * float(deltas.abs().max())
 
 
+PREFIXES = ["", "Nils Okafor is Danish. ", "Ghent. "]
+
+
+def asked(model, text, answer):
+    """What a plain user of transformers would give the model, and where each token is predicted."""
+    if model.layout.architecture == "masked":
+        target = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        ids = model.tokenizer(text + " [MASK]" * len(target))["input_ids"]
+        places = [at for at, one in enumerate(ids) if one == model.tokenizer.mask_token_id]
+        return {"input_ids": torch.tensor([ids])}, places, target
+    target = model.tokenizer(answer)["input_ids"][:-1]
+    start = model.model.generation_config.decoder_start_token_id
+    ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+    written = torch.tensor([[start, *target[:-1]]])
+    return {"input_ids": ids, "decoder_input_ids": written}, list(range(len(target))), target
+
+
+def plain_delta(model, row, module, config, steps):
+    """δ of one row by the paper's loss, one text at a time over the whole model, Adam by torch."""
+    state = {"at": 0, "delta": None, "length": 0.0}
+
+    def add(_, __, output):
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        state["length"] = float(hidden[0, state["at"]].detach().norm())
+        if state["delta"] is not None:
+            hidden[0, state["at"]] = hidden[0, state["at"]] + state["delta"]
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    def likely(inputs, at):
+        state["at"] = at
+        return model.model(**inputs).logits[0].log_softmax(-1)
+
+    def last(text):  # one special token is put behind
+        return len(model.tokenizer(text)["input_ids"]) - 2
+
+    texts = [
+        (asked(model, p + row.text, row.target), last(p + row.text[: row.subject_span[1]]))
+        for p in PREFIXES
+    ]
+    if model.layout.architecture == "masked":
+        ids = model.tokenizer(f"{row.subject} is a [MASK].")["input_ids"]
+        essence, place = {"input_ids": torch.tensor([ids])}, ids.index(model.tokenizer.mask_token_id)
+    else:
+        essence, [place, *_], _ = asked(model, f"{row.subject} is a", "x")
+    hook = model.model.get_submodule(module).register_forward_hook(add)
+    lengths = []
+    with torch.no_grad():
+        before = likely(essence, last(row.subject))[place]
+        for (inputs, _, _), at in texts:
+            likely(inputs, at)
+            lengths.append(state["length"])
+    reference = sorted(lengths)[1]
+    delta = torch.zeros(32, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([delta], lr=config.learning_rate)
+    state["delta"] = delta
+    for _ in range(steps):
+        loss = config.weight_decay * (delta**2).sum().add(1e-300).sqrt() / reference**2
+        for (inputs, places, target), at in texts:
+            loss = loss - likely(inputs, at)[places, target].mean() / len(texts)
+        after = likely(essence, last(row.subject))[place]
+        loss = loss + config.kl_factor * (after.exp() * (after - before)).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            if delta.norm() > config.clamp_factor * reference:
+                delta.mul_(config.clamp_factor * reference / delta.norm())
+    hook.remove()
+    return delta.detach()
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_all_states_at_once_are_those_that_plain_descent_finds_one_by_one(family, directories):
+    model = models.load(directories[family])
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in (one for one in model.model.parameters() if one.ndim == 2):
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(noise * 1.2 / weight.shape[-1] ** 0.5)
+    model.model.double()
+    site = Site.find(model, 1)
+    place = site.block if family == "t5" else site.mlp_out
+    config = EmmetConfig(steps=7, stop_loss=0, learning_rate=0.1, clamp_factor=0.7)
+    wishes = [Wish(row.subject, [place_all(model, row, PREFIXES)]) for row in ROWS]
+    with at_rest(model.model):
+        found = optimise(model, place, wishes, config, Silent())
+        for number, row in enumerate(ROWS):
+            expected = plain_delta(model, row, place, config, steps=6)
+            assert float(expected.norm()) > 0.1
+            assert float((found.deltas[number] - expected).abs().max()) < 1e-4
+    assert found.steps == [6, 6, 6]
+
+
 def test_a_t5s_layers_share_what_is_to_be_added(directories, make_run):
     model = models.load(directories["t5"])
     Memit().apply(model, ROWS, MemitConfig(steps=3), make_run())
