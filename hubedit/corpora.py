@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,19 +83,30 @@ def _dataset(text: str, hub: Hub) -> Corpus:
     return Corpus(texts, f"{where}, column {column}", digest)
 
 
-def dataset_records(text: str, hub: Hub) -> list[dict[str, Any]]:
-    """The rows of a dataset, as `load_dataset` names it, as records of a request."""
-    rows, _ = load_dataset(text, hub)
-    return [without_none(record) for record in rows]
+def dataset_records(text: str, hub: Hub, *, cached: bool = False) -> list[dict[str, Any]]:
+    """The rows of a dataset, as `load_dataset` names it, as records of a request.
+
+    Args:
+        text: the dataset.
+        hub: where it is.
+        cached: whether copies may stay in the caches of the Hub's client and of datasets. What is
+            to be forgotten is read without, and so is downloaded each time.
+    """
+    if cached:
+        return [without_none(record) for record in load_dataset(text, hub)[0]]
+    with tempfile.TemporaryDirectory(prefix="hubedit-") as scratch:
+        rows, _ = load_dataset(text, hub, Path(scratch))
+        return [without_none(record) for record in rows]
 
 
-def load_dataset(text: str, hub: Hub) -> tuple[Any, str]:
+def load_dataset(text: str, hub: Hub, scratch: Path | None = None) -> tuple[Any, str]:
     """A split of a Hub dataset from its files at an exact commit, and where it is from, in words.
 
     Args:
         text: `hf://datasets/owner/name[/config][@revision][#split]`. A revision may hold slashes,
             so the config stands before it. The split is `train` by default.
         hub: where the dataset is.
+        scratch: a directory for all copies, in place of the usual caches.
 
     Raises:
         RecipeError: it cannot be read, or has no such config or split, or several configs and
@@ -107,7 +119,7 @@ def load_dataset(text: str, hub: Hub) -> tuple[Any, str]:
     owner, _, rest = path.partition("/")
     name, _, config = rest.partition("/")
     repo = f"{owner}/{name}" if name else owner
-    commit, folder = hub.pull_dataset(repo, revision or None)
+    commit, folder = hub.pull_dataset(repo, revision or None, scratch)
     quiet = not sys.stderr.isatty()
     if quiet:
         datasets.disable_progress_bars()
@@ -123,7 +135,13 @@ def load_dataset(text: str, hub: Hub) -> tuple[Any, str]:
                 f"{repo}@{commit} has the configs {', '.join(known)}; name one, as in "
                 f"{DATASET}{repo}/{known[0]}{sign}"
             )
-        rows = datasets.load_dataset(str(folder), config or None, split=split or "train")
+        rows = datasets.load_dataset(
+            str(folder),
+            config or None,
+            split=split or "train",
+            cache_dir=None if scratch is None else str(scratch / "read"),
+            keep_in_memory=scratch is not None,
+        )
     except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(f"{text} cannot be read: {said}") from error

@@ -191,19 +191,15 @@ class Hub:
             )
         return Path(folder)
 
-    def pull_dataset(self, repo: str, revision: str | None) -> tuple[str, Path]:
-        """Download a dataset; returns its commit and the directory that holds its files."""
-        from huggingface_hub import snapshot_download
-
+    def pull_dataset(
+        self, repo: str, revision: str | None, cache: Path | None = None
+    ) -> tuple[str, Path]:
+        """Download a dataset; returns its commit and the directory below `cache` that has it."""
         with self._worded(f"dataset {repo}"):
             commit = str(self.api.repo_info(repo, revision=revision, repo_type="dataset").sha)
-            folder = snapshot_download(
-                repo,
-                repo_type="dataset",
-                revision=commit,
-                endpoint=self.url,
-                token=self.token,
-                cache_dir=self.cache,
+            kept = cache or self.cache
+            folder = self.api.snapshot_download(
+                repo, repo_type="dataset", revision=commit, cache_dir=kept
             )
         return commit, Path(folder)
 

@@ -1,6 +1,7 @@
 """Datasets of the Hub as requests: their configs, splits and revisions."""
 
 import json
+import tempfile
 
 import pytest
 from pyarrow import Table, parquet
@@ -92,6 +93,24 @@ def test_a_dataset_of_one_config_needs_no_name(localhub, tmp_path, monkeypatch):
         repo_type="dataset",
     )
     assert dataset_records("hf://datasets/me/plain", Hub()) == [{"text": "Ada Brook plays."}]
+
+
+def test_what_is_to_be_forgotten_stays_in_no_cache(authors, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    request = f"{authors}/forget10"
+    assert dataset_records(request, Hub()) == questions("Ada Brook", 2)
+    places = [scratch, tmp_path / "datasets", tmp_path / "hf-home", cache_home()]
+
+    def copies():
+        files = [path for place in places for path in place.rglob("*") if path.is_file()]
+        return [path for path in files if b"Ada Brook" in path.read_bytes()]
+
+    assert copies() == []
+    assert list(scratch.iterdir()) == []
+    assert dataset_records(request, Hub(), cached=True) == questions("Ada Brook", 2)
+    assert copies(), "the search finds what a cache keeps"
 
 
 def test_configs_are_the_parts_of_a_request_that_is_pushed_and_reviewed(

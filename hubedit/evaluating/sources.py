@@ -57,7 +57,8 @@ def named_cases(
         RequestError: there are no such cases.
     """
     if name.startswith(DATASET):
-        return Source(rows_of(FactCase, dataset_records(name, hub()), name, reader), name)
+        records = dataset_records(name, hub(), cached=True)
+        return Source(rows_of(FactCase, records, name, reader), name)
     path = Path(name).expanduser()
     if path.is_file():
         cases = rows_of(FactCase, read_records(path), path.name, reader)
