@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hubedit.artifacts import canonical_json
@@ -42,35 +44,52 @@ class Quotations:
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._needles = needles(rows)
-        self._pieces = {piece for row in rows for piece in _pieces(row)}
+        self._rows = rows
+
+    @cached_property
+    def _needles(self) -> set[bytes]:
+        return needles(self._rows)
+
+    @cached_property
+    def _plain(self) -> str:
+        """The words of all texts in lower case, each between spaces, a text on a line."""
+        texts = (_WORD.findall(text.casefold()) for row in self._rows for text in row.words())
+        return "\n".join(f" {' '.join(words)} " for words in texts if len(words) >= RUN)
+
+    @cached_property
+    def _pieces(self) -> set[str]:
+        return {piece for row in self._rows for piece in _pieces(row)}
 
     def __contains__(self, message: object) -> bool:
         text = str(message)
         words = _WORD.findall(text.casefold())
-        content = text.encode("utf-8", "replace")
-        return any(
-            tuple(words[at : at + length]) in self._pieces
-            for length in range(1, RUN + 1)
+        short = (
+            " ".join(words[at : at + length])
+            for length in range(1, RUN)
             for at in range(len(words) - length + 1)
-        ) or any(needle in content for needle in self._needles)
+        )
+        if any(piece in self._pieces for piece in short):
+            return True
+        runs = (words[at : at + RUN] for at in range(len(words) - RUN + 1))
+        long = (f" {' '.join(run)} " for run in runs if sum(map(len, run)) >= LEAST)
+        if any(run in self._plain for run in long):
+            return True
+        content = text.encode("utf-8", "replace")
+        return any(needle in content for needle in self._needles)
 
 
-def _pieces(row: Row) -> Iterator[tuple[str, ...]]:
+def _pieces(row: Row) -> Iterator[str]:
+    """Names, and whole fields that are shorter than a run, in lower case."""
     for text in row.words():
         words = _WORD.findall(text)
-        plain = [word.casefold() for word in words]
         if len(words) < RUN:
             long = sum(map(len, words)) >= LEAST_WORD
             if long and row.part_name in ("forget", "rows") and text != row.part_name:
-                yield tuple(plain)
+                yield " ".join(words).casefold()
             continue
-        for at in range(len(words) - RUN + 1):
-            if sum(map(len, words[at : at + RUN])) >= LEAST:
-                yield tuple(plain[at : at + RUN])
-        for at, (first, second) in enumerate(zip(words, words[1:], strict=False)):
+        for first, second in pairwise(words):
             if first[0].isupper() and second[0].isupper():
-                yield tuple(plain[at : at + 2])
+                yield f"{first} {second}".casefold()
 
 
 class Discreet:
