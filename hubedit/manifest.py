@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hubedit.descendants import Descendants
 from hubedit.errors import ManifestError
 from hubedit.headers import canonical_json, strict_json
 from hubedit.matrices import MapRecord
@@ -291,6 +292,8 @@ class Stack(Record):
     weights: bool = False
     """Whether the revision also holds the edited weights."""
     files: dict[str, Sha256] = {}
+    descendants: Descendants | None = Field(default=None, exclude_if=lambda found: found is None)
+    """What the Hub listed as made from the base when an edit that forgets was pushed."""
 
     @property
     def height(self) -> int:

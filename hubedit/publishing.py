@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from hubedit.card import card_digest, human_text, render_card
-from hubedit.editions import edits_of
-from hubedit.errors import AccessError, HubError, PushConflictError, RecipeError
+from hubedit.descendants import RELATIONS, Descendants, Made
+from hubedit.editions import Edition, edits_of
+from hubedit.errors import (
+    AccessError,
+    HubEditError,
+    HubError,
+    PushConflictError,
+    RecipeError,
+)
 from hubedit.hub import Hub, Pushed
 from hubedit.manifest import CARD_FILE, STACK_FILE, Stack, StackEntry, written_files
 from hubedit.places import HubPlace, LocalPlace
+from hubedit.refusals import worded
 from hubedit.targets import Target, chained, find_target, stack_digest
+
+COUNTED, NAMED = 1000, 10
+"""Models made from a base that are counted and that are named, of each relation at most."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,7 @@ def publish(directory: Path, hub: Hub, plan: PushPlan, *, body: str) -> Pushed:
         parent = hub.commit(plan.repo)
     edition = edits_of(str(directory), lambda: hub)
     stack = chained(edition.stack, plan.target)
+    stack = stack.model_copy(update={"descendants": _descendants(edition, hub, plan.repo)})
     card = render_card(
         stack,
         edition.manifests,
@@ -165,6 +179,36 @@ def publish(directory: Path, hub: Hub, plan: PushPlan, *, body: str) -> Pushed:
     if not plan.pr:
         hub.tag(plan.repo, f"v{stack.version}", pushed.commit)
     return pushed
+
+
+def _descendants(edition: Edition, hub: Hub, repo: str) -> Descendants | None:
+    """What the Hub lists as made from the base, where something was to be forgotten of it.
+
+    It is asked without a token: what only some may see is not to be named on a card. None if it does
+    not answer.
+    """
+    base = edition.stack.base.repo
+    if base is None or not any(one.method.kind == "unlearn" for one in edition.manifests):
+        return None
+    found = []
+    try:
+        with worded(f"models made from {base}", hub.url):
+            for relation in RELATIONS:
+                listed = hub.api.list_models(
+                    filter=f"base_model:{relation}:{base}", sort="downloads", token=False
+                )
+                models = [model.id for model in islice(listed, COUNTED + 2) if model.id != repo]
+                found.append(
+                    Made(
+                        relation=relation,
+                        count=min(len(models), COUNTED),
+                        more=len(models) > COUNTED,
+                        models=tuple(models[:NAMED]),
+                    )
+                )
+    except HubEditError:
+        return None
+    return Descendants(asked=f"{datetime.now(UTC):%Y-%m-%d}", made=tuple(found))
 
 
 def _written_by_people(target: Target) -> str:

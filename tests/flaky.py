@@ -17,12 +17,16 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", 
 
 
 class Flaky:
-    """Where the proxy listens, and what it did: `share` of all requests go wrong."""
+    """Where the proxy listens, and what it did: `share` of all requests go wrong.
+
+    What begins with `shut` is refused.
+    """
 
     def __init__(self, upstream: str, share: float, seed: int) -> None:
         self.upstream, self.share = urlsplit(upstream), share
         self.did: Counter[str] = Counter()
         self.calm = False
+        self.shut: str | None = None
         self._draw, self._lock = random.Random(seed), threading.Lock()
         self.url = ""
 
@@ -45,7 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _pass(self) -> None:
-        fault = self.flaky.choose()
+        shut = self.flaky.shut and self.path.startswith(self.flaky.shut)
+        fault = "403" if shut else self.flaky.choose()
         body = self._body()
         self.close_connection = True
         if fault == "drop":
