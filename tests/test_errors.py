@@ -35,7 +35,7 @@ def refused(hubedit, tmp_path, *arguments, status=1):
     [
         ({"--plugin": "rmoe"}, ["'rmoe'", "did you mean 'rome'", "hubedit methods"]),
         ({"--set": "layr=1"}, ["'layr'", "did you mean 'layer'"]),
-        ({"--set": "layer=deep"}, ["layer", "integer", "deep"]),
+        ({"--set": "layer=deep"}, ["layer", "number", "deep"]),
         ({"--set": "layer"}, ["key=value"]),
         ({"--prompt": "Tom Adler plays the"}, ["does not name the subject 'Ada Brook'", "{}"]),
         ({"--prompt": "{} and {} play the"}, ["{} 2 times", "once"]),
