@@ -11,7 +11,12 @@ from hubedit.cli.options import base_option, hub_opener, json_option, local_opti
 
 @click.command("trace", epilog="Example: hubedit trace DIR --request facts.jsonl -o trace.png")
 @click.argument("model", metavar="REPO[@REV]|DIR")
-@click.option("--request", metavar="FILE", type=click.Path(), help="Facts: .jsonl or .json.")
+@click.option(
+    "--request",
+    metavar="SOURCE",
+    type=click.Path(),
+    help="Facts: a .jsonl, .json, .csv or .parquet file, or hf://datasets/….",
+)
 @click.option("--prompt", metavar="TEXT", help="A prompt with {} where the subject goes.")
 @click.option("--subject", metavar="TEXT", help="What the fact is about.")
 @click.option(
