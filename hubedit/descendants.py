@@ -12,7 +12,7 @@ RepoName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Made(BaseModel):
-    """Models of one relation to the base: how many (`more`: than were counted), and some of them."""
+    """Models of one relation to the base: how many (`more`: than were counted), and some names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

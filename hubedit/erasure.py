@@ -18,7 +18,7 @@ from hubedit.requests import ROW_TYPES
 
 @dataclass(frozen=True)
 class Proof:
-    """One item: its number among those given, its part, its keyed hash, and whether the edit lists it."""
+    """One item: its number among those given, its part, its keyed hash, whether it is listed."""
 
     item: int
     part: str

@@ -140,7 +140,9 @@ def _left_out(numbers: dict[str, int]) -> list[str]:
     for part, whole in ((name.split()[0], n) for name, n in numbers.items() if "recall" in name):
         without = whole - numbers.get(f"{part} truth ratio", 0)
         if without:
-            words.append(f"{without} of {whole} cases of {part} have no wrong answers, so no truth ratio")
+            words.append(
+                f"{without} of {whole} cases of {part} have no wrong answers, so no truth ratio"
+            )
     return words
 
 

@@ -184,8 +184,8 @@ def publish(directory: Path, hub: Hub, plan: PushPlan, *, body: str) -> Pushed:
 def _descendants(edition: Edition, hub: Hub, repo: str) -> Descendants | None:
     """What the Hub lists as made from the base, where something was to be forgotten of it.
 
-    It is asked without a token: what only some may see is not to be named on a card. None if it does
-    not answer.
+    It is asked without a token: what only some may see is not to be named on a card. None if it
+    does not answer.
     """
     base = edition.stack.base.repo
     if base is None or not any(one.method.kind == "unlearn" for one in edition.manifests):

@@ -111,4 +111,12 @@ ROW_TYPES: dict[str, type[Row]] = {
     kind.__name__: kind for kind in (FactEdit, ForgetConcept, ForgetQA, ForgetRow, ForgetText)
 }
 
-__all__ = ["ROW_TYPES", "of_row", "read_records", "refuse_overlap", "request_digest", "rows_of", "without_none"]
+__all__ = [
+    "ROW_TYPES",
+    "of_row",
+    "read_records",
+    "refuse_overlap",
+    "request_digest",
+    "rows_of",
+    "without_none",
+]

@@ -75,8 +75,9 @@ class FactEdit(Row):
     """One fact to rewrite: after the edit, `prompt` about `subject` continues with `target`.
 
     `prompt` holds `{}` exactly once, where `subject` goes. `true_target` is the answer before the
-    edit, `relation` its name in a data set. `paraphrases` are whole prompts that should follow the edit; `neighbours` (other subjects)
-    and `attributes` (other facts of the same subject) are prompts that should not.
+    edit, `relation` its name in a data set. `paraphrases` are whole prompts that should follow the
+    edit; `neighbours` (other subjects) and `attributes` (other facts of the same subject) are
+    prompts that should not.
     """
 
     prompt: str = Field(description="a prompt with `{}` where the subject goes")
@@ -90,7 +91,7 @@ class FactEdit(Row):
     relation: str | None = Field(
         None,
         exclude_if=lambda name: name is None,  # so that a row without one keeps its digest
-        description="what the data set calls the relation, such as P1303; tells one fact from others",
+        description="the relation as the data set calls it, such as P1303; tells facts apart",
     )
 
     @field_validator("neighbours", "attributes", mode="before")

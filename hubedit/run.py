@@ -152,7 +152,9 @@ def apply(
         return _applied(job, output, force, talk or Silent(), check)
 
 
-def _applied(job: Job, output: Path | None, force: bool, talk: Talk, check: Check | None) -> Applied:
+def _applied(
+    job: Job, output: Path | None, force: bool, talk: Talk, check: Check | None
+) -> Applied:
     from hubedit import models
 
     recipe, start = job.recipe, job.start

@@ -78,7 +78,7 @@ def test_a_dataset_of_several_configs_asks_for_one(authors):
     assert str(refused.value).endswith("name one, as in hf://datasets/me/authors/forget10@main")
     with pytest.raises(RecipeError, match="no config 'forget01'; did you mean 'forget10'"):
         dataset_records(f"{authors}/forget01", Hub())
-    with pytest.raises(HubEditError, match="cannot be read: .*unseen"):
+    with pytest.raises(HubEditError, match=r"cannot be read: .*unseen"):
         dataset_records(f"{authors}/retain90#none", Hub())
 
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from flaky import flaky
@@ -51,9 +52,9 @@ def test_a_card_lists_public_models_made_from_the_base_and_a_review_finds_it_tru
     localhub, base, forget, hubedit
 ):
     forget(base, "-o", "edit")
-    alone = open("edit/README.md").read()
+    alone = Path("edit/README.md").read_text()
     assert "the Hub was not asked for them" in alone
-    assert "descendants" not in json.load(open("edit/hubedit.json"))
+    assert "descendants" not in json.loads(Path("edit/hubedit.json").read_text())
     before = datetime.now(UTC)
     assert hubedit("push", "edit", "--to", "me/less")[0] == 0
     hub = Hub()

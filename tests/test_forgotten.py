@@ -94,7 +94,9 @@ def test_utility_says_which_numbers_it_is_of_and_what_is_left_out(tiny, request_
     rows = [json.loads(line) for line in request_file.read_text().splitlines()]
     bare = next(one for one in rows if one["part"] == "retain")
     del bare["perturbed_answers"]
-    request_file.write_text("\n".join(map(json.dumps, [one for one in rows if one != bare] + [bare])))
+    request_file.write_text(
+        "\n".join(map(json.dumps, [one for one in rows if one != bare] + [bare]))
+    )
     found = evaluate_forgetting(str(tiny), request_file, gradients=False)
     for name in ("utility", "utility-arithmetic"):
         assert found.measure(name).made_of == {

@@ -1,6 +1,7 @@
 """Unfinished work in the store: found again, held by one, and no trace of its key."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 from filelock import FileLock
@@ -26,7 +27,9 @@ def test_work_that_was_interrupted_is_found_again_under_a_name_nobody_can_guess(
     tmp_path, monkeypatch
 ):
     store = ArtifactStore(tmp_path / "store")
-    with pytest.raises(KeyboardInterrupt), store.workspace(KEY) as work:
+    with ExitStack() as open_work:
+        open_work.enter_context(pytest.raises(KeyboardInterrupt))
+        work = open_work.enter_context(store.workspace(KEY))
         (work / "state").write_text("half")
         raise KeyboardInterrupt
     names = left(store)

@@ -25,9 +25,9 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 MEANING = (
     "Efficacy and paraphrase: every token of the new answer is the likeliest one, under teacher "
     "forcing; free: the model writes it by itself. Neighbours and attributes: the likeliest tokens "
-    "are those from before the edit; exact: they are the right answer. S: harmonic mean of the shares in which the right answer is "
-    "the likelier one. Divergence: of predictions on neutral texts, in nats. Seconds per edit and "
-    "bytes of the delta are medians over runs."
+    "are those from before the edit; exact: they are the right answer. S: harmonic mean of the "
+    "shares in which the right answer is the likelier one. Divergence: of predictions on neutral "
+    "texts, in nats. Seconds per edit and bytes of the delta are medians over runs."
 )
 
 

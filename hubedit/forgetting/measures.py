@@ -53,7 +53,9 @@ DEFINITIONS: Mapping[str, Definition] = {
         "as oracle",
     ),
     "forget-recall": Definition(
-        "forgotten answers written", f"TOFU; ROUGE-L recall with stemming, greedy; {HALVES}", "as oracle"
+        "forgotten answers written",
+        f"TOFU; ROUGE-L recall with stemming, greedy; {HALVES}",
+        "as oracle",
     ),
     "forget-truth-ratio": Definition(
         "wrong answers as likely as right ones", "TOFU; mean of min(R, 1/R), geometric", "as oracle"
@@ -69,7 +71,9 @@ DEFINITIONS: Mapping[str, Definition] = {
         "as oracle",
     ),
     "exact-memorisation": Definition(
-        "forgotten tokens that are the likeliest ones", f"OpenUnlearning; end left out; {HALVES}", "as oracle"
+        "forgotten tokens that are the likeliest ones",
+        f"OpenUnlearning; end left out; {HALVES}",
+        "as oracle",
     ),
     "memorisation-accuracy": Definition(
         "tokens of forgotten texts that are the likeliest ones",
@@ -125,16 +129,26 @@ DEFINITIONS: Mapping[str, Definition] = {
         "retained questions answered by the right letter", "as choice", "high"
     ),
     "retain-strength": Definition(
-        "share of a kept answer that follows by itself", f"extraction strength on retain; {HALVES}", "high"
+        "share of a kept answer that follows by itself",
+        f"extraction strength on retain; {HALVES}",
+        "high",
     ),
-    "mia-loss": Definition("forgotten told from unseen by loss", f"AUC; end included; {HALVES}", "as oracle"),
+    "mia-loss": Definition(
+        "forgotten told from unseen by loss", f"AUC; end included; {HALVES}", "as oracle"
+    ),
     "mia-zlib": Definition(
         "by loss over compressed length", f"AUC; zlib of the answer; {HALVES}", "as oracle"
     ),
-    "mia-min-k": Definition("by the least likely tokens", f"AUC; Min-40 %, no end; {HALVES}", "as oracle"),
-    "mia-min-k++": Definition("by those, normalised", f"AUC; Min-40 %++, no end; {HALVES}", "as oracle"),
+    "mia-min-k": Definition(
+        "by the least likely tokens", f"AUC; Min-40 %, no end; {HALVES}", "as oracle"
+    ),
+    "mia-min-k++": Definition(
+        "by those, normalised", f"AUC; Min-40 %++, no end; {HALVES}", "as oracle"
+    ),
     "mia-gradient": Definition(
-        "by the gradient's norm", f"AUC; mean 2-norm over tensors, no dropout; {HALVES}", "as oracle"
+        "by the gradient's norm",
+        f"AUC; mean 2-norm over tensors, no dropout; {HALVES}",
+        "as oracle",
     ),
     "mia-reference": Definition(
         "by loss less the retrained model's", f"AUC; reference: the oracle; {HALVES}", "low"
@@ -235,7 +249,7 @@ def kept_numbers(
 
     They are probability, recall and truth ratio of retain and of normal. A truth ratio is of the
     cases that have wrong answers alone, and so is the probability of normal if some have (there it
-    is the share of the right answer beside the wrong ones); without any a part gives no truth ratio.
+    is the share of the right answer beside the wrong ones); without any a part gives no such ratio.
     """
     found: dict[str, tuple[float, int]] = {}
     for part, kind in KEPT.items():

@@ -145,8 +145,8 @@ def _fact(
     spans = [row.subject_span, *(_span(text, row.subject) for text in texts[1:])]
     if position == "subject" and None in spans:
         raise hubedit.RequestError(
-            f"row {number}: paraphrase {spans.index(None)} does not name the subject; leave it out, "
-            "or set paraphrases=false or position=answer"
+            f"row {number}: paraphrase {spans.index(None)} does not name the subject; leave it "
+            "out, or set paraphrases=false or position=answer"
         )
 
     def located(answer: str) -> list[list[Place]]:

@@ -29,7 +29,9 @@ def said(text):
 
 
 @pytest.mark.parametrize(
-    ("row", "config"), [({**BARE, "target": "oboe"}, UPDATE), (BARE, ERASE)], ids=["update", "erase"]
+    ("row", "config"),
+    [({**BARE, "target": "oboe"}, UPDATE), (BARE, ERASE)],
+    ids=["update", "erase"],
 )
 def test_a_bare_fact_lists_what_was_not_asked(tiny_directories, tmp_path, row, config):
     text = card(tiny_directories["causal"], row, tmp_path / "out", config)

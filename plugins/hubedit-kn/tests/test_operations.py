@@ -143,7 +143,7 @@ def test_a_row_that_names_no_answer_is_refused():
 @pytest.mark.parametrize("operation", ["update", "enhance"])
 def test_what_makes_an_answer_likelier_needs_a_target_and_one_answer(make_tiny, run, operation):
     model = make_tiny("causal")
-    with pytest.raises(RequestError, match="row 2 names no target.*operation=erase"):
+    with pytest.raises(RequestError, match=r"row 2 names no target.*operation=erase"):
         edited(model, run, ROW, {**GONE, "subject": "Tom Adler"}, operation=operation)
     with pytest.raises(RequestError, match="rows 1 and 2 ask the same"):
         edited(model, run, ROW, {**ROW, "target": "cello"}, operation=operation)
@@ -159,9 +159,7 @@ def test_what_makes_an_answer_likelier_needs_a_target_and_one_answer(make_tiny, 
     ],
     ids=["both", "target"],
 )
-def test_an_answer_to_write_is_not_taken_for_the_one_that_goes(
-    make_tiny, run, row, fix, operation
-):
+def test_an_answer_to_write_is_not_taken_for_the_one_that_goes(make_tiny, run, row, fix, operation):
     """A data set's row has the new answer and the old; which of them goes is never guessed."""
     model = make_tiny("causal")
     with pytest.raises(RequestError, match=f"row 2 names a target.*{operation}.*{fix}"):

@@ -1,9 +1,9 @@
 """The scores of every layer at either place against whole models written out in NumPy.
 
-Each architecture's forward pass stands here in float64, from token ids and weights alone: embeddings,
-attention, MLPs, norms and head. The neurons of one layer at one position are a free input of it. The
-gradient is taken by complex steps through all that follows, attention included, which are exact to
-rounding: the imaginary part of P(w + i·h·e) over h is the derivative along e.
+Each architecture's forward pass stands here in float64, from token ids and weights alone:
+embeddings, attention, MLPs, norms and head. The neurons of one layer at one position are a free
+input of it. The gradient is taken by complex steps through all that follows, attention included,
+which are exact to rounding: the imaginary part of P(w + i·h·e) over h is the derivative along e.
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ def test_the_scores_of_every_layer_are_those_of_the_equation(make_tiny, run, kin
     model = make_tiny(kind)
     model.model.double()
     layout = model.layout.reader if position == "subject" else model.layout
-    stack = {} if kind != "seq2seq" else {"asked": "encoder" if position == "subject" else "decoder"}
+    stack = (
+        {} if kind != "seq2seq" else {"asked": "encoder" if position == "subject" else "decoder"}
+    )
     place = places(model, Prompt(TEXT, ANSWER, (0, len(SUBJECT))), position)[0]
     (found,) = attribute(model, layout, [[place]], steps=STEPS, batch=7, run=run)
     depth = layout.depth(model.model.config)

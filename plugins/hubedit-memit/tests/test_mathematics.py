@@ -210,7 +210,7 @@ def test_each_layer_adds_its_share_of_what_is_left(tiny, make_run, residual):
 
 @pytest.mark.parametrize("method", ["memit", "emmet", "alphaedit"])
 def test_the_factors_of_every_layer_are_the_papers_in_float64(method, tiny):
-    """The closed forms of a whole edit in NumPy: keys, states, shares and factors, layer by layer."""
+    """The closed forms of a whole edit in NumPy, layer by layer: keys, states, shares, factors."""
     tiny.model.double()
     generator = np.random.default_rng(7)
     block = tiny.layout.at("block", 1)
@@ -231,7 +231,10 @@ def test_the_factors_of_every_layer_are_the_papers_in_float64(method, tiny):
         c = noise @ noise.T / (2 * width)
         before = generator.normal(size=(width, 2))
         layer = Layer(site, PREPARED[method](torch.from_numpy(c)))
-        layer.before = {"one": torch.from_numpy(before[:, 0]), "two": torch.from_numpy(before[:, 1])}
+        layer.before = {
+            "one": torch.from_numpy(before[:, 0]),
+            "two": torch.from_numpy(before[:, 1]),
+        }
         keys, states = read(tiny, site, block, groups)
         left_over = first + torch.from_numpy(deltas) - states
         left, right = layer.factors(keys, left_over / (2 - index))

@@ -122,7 +122,10 @@ def plain_delta(model, row, module, config, steps):
     ]
     if model.layout.architecture == "masked":
         ids = model.tokenizer(f"{row.subject} is a [MASK].")["input_ids"]
-        essence, place = {"input_ids": torch.tensor([ids])}, ids.index(model.tokenizer.mask_token_id)
+        essence, place = (
+            {"input_ids": torch.tensor([ids])},
+            ids.index(model.tokenizer.mask_token_id),
+        )
     else:
         essence, [place, *_], _ = asked(model, f"{row.subject} is a", "x")
     hook = model.model.get_submodule(module).register_forward_hook(add)

@@ -111,8 +111,8 @@ class Checkpoints:
             return 0
         if not newest.exists():
             raise hubedit.MethodError(
-                f"the first process goes on from a checkpoint that process {self._ranks.index} does "
-                "not see; let HUBEDIT_HOME be a folder that all machines share"
+                f"the first process goes on from a checkpoint that process {self._ranks.index} "
+                "does not see; let HUBEDIT_HOME be a folder that all machines share"
             )
         with safe_open(newest, framework="pt") as file, torch.no_grad():
             state = json.loads(file.metadata()["hubedit"])

@@ -61,7 +61,7 @@ def _trained(
     run: hubedit.RunContext,
     ranks: Ranks,
 ) -> Mapping[str, hubedit.LowRank]:
-    """Train what there is to train; returns the change of weights that were not changed in place."""
+    """Train what there is to train; returns the change of weights not changed in place."""
     with adapted(model, config, run.generator, ranks) as trained:
         watch = Watch(model, trained, dtype, parts, config, run)
         setting = Setting(model, parts, run)

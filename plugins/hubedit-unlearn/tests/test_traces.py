@@ -34,7 +34,10 @@ def row(name, place, part):
 
 
 FORGET = [row(name, place, "forget") for name, place in zip(NAMES, PLACES, strict=True)]
-RETAIN = [row(f"{name} junior", f"New {place}", "retain") for name, place in zip(NAMES, PLACES)]
+RETAIN = [
+    row(f"{name} junior", f"New {place}", "retain")
+    for name, place in zip(NAMES, PLACES, strict=True)
+]
 ROWS = FORGET + RETAIN
 LONG = {"question": "Whom does Isambard Pellworthy know?", "answer": "Morwenna Tregear, " * 60}
 TEXTS = [text for row in (*ROWS, LONG) for text in (row["question"], row["answer"])]
