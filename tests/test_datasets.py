@@ -1,7 +1,9 @@
 """Datasets of the Hub as requests: their configs, splits and revisions."""
 
 import json
-import tempfile
+import os
+import subprocess
+import sys
 
 import pytest
 from pyarrow import Table, parquet
@@ -95,12 +97,27 @@ def test_a_dataset_of_one_config_needs_no_name(localhub, tmp_path, monkeypatch):
     assert dataset_records("hf://datasets/me/plain", Hub()) == [{"text": "Ada Brook plays."}]
 
 
-def test_what_is_to_be_forgotten_stays_in_no_cache(authors, tmp_path, monkeypatch):
+READ = """
+import json, sys
+from hubedit.corpora import dataset_records
+from hubedit.hub import Hub
+
+print(json.dumps(dataset_records(sys.argv[1], Hub())))
+"""
+
+
+def test_what_is_to_be_forgotten_stays_in_no_cache(authors, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     request = f"{authors}/forget10"
-    assert dataset_records(request, Hub()) == questions("Ada Brook", 2)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, request],
+        env=dict(os.environ, TMPDIR=str(scratch)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == questions("Ada Brook", 2)
     places = [scratch, tmp_path / "datasets", tmp_path / "hf-home", cache_home()]
 
     def copies():

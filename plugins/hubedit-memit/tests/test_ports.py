@@ -11,6 +11,7 @@ from hubedit_memit.values import Wish, optimise
 from hubedit_rome.contexts import place_all
 from hubedit_rome.prefixes import sample_prefixes
 from hubedit_rome.site import Site, at_rest
+from plainly import asked
 from transformers import BartConfig, BartForConditionalGeneration
 
 import hubedit
@@ -82,20 +83,6 @@ def test_without_slack_the_states_become_what_was_optimised_for(family, director
 
 
 PREFIXES = ["", "Nils Okafor is Danish. ", "Ghent. "]
-
-
-def asked(model, text, answer):
-    """What a plain user of transformers would give the model, and where each token is predicted."""
-    if model.layout.architecture == "masked":
-        target = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        ids = model.tokenizer(text + " [MASK]" * len(target))["input_ids"]
-        places = [at for at, one in enumerate(ids) if one == model.tokenizer.mask_token_id]
-        return {"input_ids": torch.tensor([ids])}, places, target
-    target = model.tokenizer(answer)["input_ids"][:-1]
-    start = model.model.generation_config.decoder_start_token_id
-    ids = torch.tensor([model.tokenizer(text)["input_ids"]])
-    written = torch.tensor([[start, *target[:-1]]])
-    return {"input_ids": ids, "decoder_input_ids": written}, list(range(len(target))), target
 
 
 def plain_delta(model, row, module, config, steps):

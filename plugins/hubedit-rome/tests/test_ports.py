@@ -15,6 +15,7 @@ from hubedit_rome.held import texts_on_subject
 from hubedit_rome.prefixes import sample_prefixes
 from hubedit_rome.site import Site, at_rest
 from hubedit_rome.value import optimise
+from plainly import asked
 
 import hubedit
 from hubedit import models
@@ -53,21 +54,6 @@ def model(directory):
 def double(model):
     model.model.double()
     return model
-
-
-def asked(model, text, answer):
-    """What a plain user of transformers would give the model, and where each token is predicted."""
-    if model.layout.architecture == "masked":
-        target = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        ids = model.tokenizer(text + " [MASK]" * len(target))["input_ids"]
-        places = [at for at, one in enumerate(ids) if one == model.tokenizer.mask_token_id]
-        return {"input_ids": torch.tensor([ids])}, places, target
-    target = model.tokenizer(answer)["input_ids"][:-1]
-    start = model.model.generation_config.decoder_start_token_id
-    written = torch.tensor([[start, *target[:-1]]])
-    ids = torch.tensor([model.tokenizer(text)["input_ids"]])
-    given = {"input_ids": ids, "decoder_input_ids": written}
-    return given, list(range(len(target))), target
 
 
 def subject_at(model, prefix):

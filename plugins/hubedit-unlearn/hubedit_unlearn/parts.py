@@ -66,22 +66,19 @@ def read_parts(
     held = part["retain"] or part["normal"]
     named = [row for row in held if answer_span(row)]
     ended = config.end_of_text
+    forget = [examples_of(model, [row], config.labels, longest, ended) for row in part["forget"]]
+    mute = [str(number) for number, examples in enumerate(forget, start=1) if not examples]
+    if mute and len(mute) < len(forget):
+        raise hubedit.MethodError(
+            f"of the {len(forget)} rows to forget, number {', '.join(mute)} has no token that "
+            "could be unlearnt: a text needs two tokens or more; lengthen these rows, or leave "
+            "them out"
+        )
     found = {
-        "forget": examples_of(model, part["forget"], config.labels, longest, ended),
+        "forget": [example for examples in forget for example in examples],
         "retain": examples_of(model, part["retain"], config.retain_labels, longest, ended),
         "normal": examples_of(model, part["normal"] or part["retain"], "text", longest, ended),
     }
-    mute = [
-        str(number)
-        for number, row in enumerate(part["forget"], start=1)
-        if not examples_of(model, [row], config.labels, longest, ended)
-    ]
-    if mute and len(mute) < len(part["forget"]):
-        raise hubedit.MethodError(
-            f"of the {len(part['forget'])} rows to forget, number {', '.join(mute)} has no token "
-            "that could be unlearnt: a text needs two tokens or more; lengthen these rows, or "
-            "leave them out"
-        )
     for name in needed:
         if not found[name]:
             raise hubedit.MethodError(
