@@ -11,7 +11,7 @@ from hubedit_memit.values import Wish, optimise
 from hubedit_rome.contexts import place_all
 from hubedit_rome.prefixes import sample_prefixes
 from hubedit_rome.site import Site, at_rest
-from plainly import asked
+from plainly import descended
 from transformers import BartConfig, BartForConditionalGeneration
 
 import hubedit
@@ -85,63 +85,6 @@ def test_without_slack_the_states_become_what_was_optimised_for(family, director
 PREFIXES = ["", "Nils Okafor is Danish. ", "Ghent. "]
 
 
-def plain_delta(model, row, module, config, steps):
-    """δ of one row by the paper's loss, one text at a time over the whole model, Adam by torch."""
-    state = {"at": 0, "delta": None, "length": 0.0}
-
-    def add(_, __, output):
-        hidden = (output[0] if isinstance(output, tuple) else output).clone()
-        state["length"] = float(hidden[0, state["at"]].detach().norm())
-        if state["delta"] is not None:
-            hidden[0, state["at"]] = hidden[0, state["at"]] + state["delta"]
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    def likely(inputs, at):
-        state["at"] = at
-        return model.model(**inputs).logits[0].log_softmax(-1)
-
-    def last(text):  # one special token is put behind
-        return len(model.tokenizer(text)["input_ids"]) - 2
-
-    texts = [
-        (asked(model, p + row.text, row.target), last(p + row.text[: row.subject_span[1]]))
-        for p in PREFIXES
-    ]
-    if model.layout.architecture == "masked":
-        ids = model.tokenizer(f"{row.subject} is a [MASK].")["input_ids"]
-        essence, place = (
-            {"input_ids": torch.tensor([ids])},
-            ids.index(model.tokenizer.mask_token_id),
-        )
-    else:
-        essence, [place, *_], _ = asked(model, f"{row.subject} is a", "x")
-    hook = model.model.get_submodule(module).register_forward_hook(add)
-    lengths = []
-    with torch.no_grad():
-        before = likely(essence, last(row.subject))[place]
-        for (inputs, _, _), at in texts:
-            likely(inputs, at)
-            lengths.append(state["length"])
-    reference = sorted(lengths)[1]
-    delta = torch.zeros(32, dtype=torch.float64, requires_grad=True)
-    adam = torch.optim.Adam([delta], lr=config.learning_rate)
-    state["delta"] = delta
-    for _ in range(steps):
-        loss = config.weight_decay * (delta**2).sum().add(1e-300).sqrt() / reference**2
-        for (inputs, places, target), at in texts:
-            loss = loss - likely(inputs, at)[places, target].mean() / len(texts)
-        after = likely(essence, last(row.subject))[place]
-        loss = loss + config.kl_factor * (after.exp() * (after - before)).sum()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            if delta.norm() > config.clamp_factor * reference:
-                delta.mul_(config.clamp_factor * reference / delta.norm())
-    hook.remove()
-    return delta.detach()
-
-
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_all_states_at_once_are_those_that_plain_descent_finds_one_by_one(family, directories):
     model = models.load(directories[family])
@@ -158,7 +101,7 @@ def test_all_states_at_once_are_those_that_plain_descent_finds_one_by_one(family
     with at_rest(model.model):
         found = optimise(model, place, wishes, config, Silent())
         for number, row in enumerate(ROWS):
-            expected = plain_delta(model, row, place, config, steps=6)
+            expected = descended(model, row, PREFIXES, place, place, config, steps=6)
             assert float(expected.norm()) > 0.1
             assert float((found.deltas[number] - expected).abs().max()) < 1e-4
     assert found.steps == [6, 6, 6]

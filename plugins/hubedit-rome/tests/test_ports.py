@@ -15,7 +15,7 @@ from hubedit_rome.held import texts_on_subject
 from hubedit_rome.prefixes import sample_prefixes
 from hubedit_rome.site import Site, at_rest
 from hubedit_rome.value import optimise
-from plainly import asked
+from plainly import asked, descended
 
 import hubedit
 from hubedit import models
@@ -104,61 +104,6 @@ def test_a_targets_probability_is_that_of_its_tokens_together(double):
     assert found == pytest.approx(float(expected), rel=1e-5)
 
 
-def plain_optimisation(model, site, config, steps):
-    """δ by the paper's loss, one text at a time over the whole model, Adam by torch."""
-    state = {"at": 0, "delta": None}
-
-    def add(output):
-        if state["delta"] is None:
-            return output
-        shift = torch.zeros_like(output[0])
-        at = state["at"]
-        return output + torch.cat([shift[:at], state["delta"][None], shift[at + 1 :]])
-
-    _, adding = passing(model, site.mlp_out, add)
-    seen, watching = passing(model, site.block)
-
-    def likely(inputs, at):
-        state["at"] = at
-        return model.model(**inputs).logits[0].log_softmax(-1)
-
-    texts = [(asked(model, p + ROW.text, ROW.target), subject_at(model, p)) for p in PREFIXES]
-    if model.layout.architecture == "masked":
-        ids = model.tokenizer("Ada Brook is a [MASK].")["input_ids"]
-        essence = {"input_ids": torch.tensor([ids])}
-        essence_place = ids.index(model.tokenizer.mask_token_id)
-    else:
-        essence, [essence_place, *_], _ = asked(model, "Ada Brook is a", "x")
-    essence_at = len(model.tokenizer("Ada Brook")["input_ids"]) - 2
-    with torch.no_grad():
-        before = likely(essence, essence_at)[essence_place]
-        lengths = []
-        for (inputs, _, _), at in texts:
-            likely(inputs, at)
-            lengths.append(float(seen["out"][at].norm()))
-    reference = sorted(lengths)[1]
-
-    delta = torch.zeros(32, dtype=torch.float64, requires_grad=True)
-    state["delta"] = delta
-    adam = torch.optim.Adam([delta], lr=config.learning_rate)
-    for _ in range(steps):
-        loss = config.weight_decay * (delta**2).sum().add(1e-300).sqrt() / reference**2
-        for (inputs, places, target), at in texts:
-            found = likely(inputs, at)
-            loss = loss - found[places, target].mean() / len(texts)
-        after = likely(essence, essence_at)[essence_place]
-        loss = loss + config.kl_factor * (after.exp() * (after - before)).sum()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            if delta.norm() > config.clamp_factor * reference:
-                delta.mul_(config.clamp_factor * reference / delta.norm())
-    adding.remove()
-    watching.remove()
-    return delta.detach()
-
-
 def test_the_value_is_what_plain_gradient_descent_over_the_whole_model_finds(double):
     model = double
     site = Site.find(model, 1)
@@ -166,7 +111,7 @@ def test_the_value_is_what_plain_gradient_descent_over_the_whole_model_finds(dou
     with at_rest(model.model):
         contexts = place_all(model, ROW, PREFIXES)
         value = optimise(model, site, ROW, contexts, None, config, Silent())
-        expected = plain_optimisation(model, site, config, steps=6)
+        expected = descended(model, ROW, PREFIXES, site.mlp_out, site.block, config, steps=6)
     assert value.steps == 6
     assert float((value.delta - expected).abs().max()) < 1e-4
 
